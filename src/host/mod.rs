@@ -1,0 +1,6 @@
+//! The only modules that touch the machine: programs, the environment, the sysroot lock, mounts, checkpoints.
+
+pub mod checkpoint;
+pub mod environment;
+pub mod lock;
+pub mod runner;

@@ -1,0 +1,3 @@
+//! Entry of the command line client.
+
+fn main() {}

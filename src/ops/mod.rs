@@ -1,0 +1,1 @@
+//! One file per verb: plan (pure) -> prepare (invisible) -> publish (one atomic step) -> outcome.
