@@ -4,10 +4,38 @@ use std::path::Path;
 
 /// Modules that each top-level module may name with `use crate::`; leaves may name nothing.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("cli", &["ops", "image", "deployment", "boot", "compose", "tree", "host", "fault", "report"]),
-    ("ops", &["image", "deployment", "boot", "compose", "tree", "host", "fault", "report"]),
+    (
+        "cli",
+        &[
+            "ops",
+            "image",
+            "deployment",
+            "boot",
+            "compose",
+            "tree",
+            "host",
+            "fault",
+            "report",
+        ],
+    ),
+    (
+        "ops",
+        &[
+            "image",
+            "deployment",
+            "boot",
+            "compose",
+            "tree",
+            "host",
+            "fault",
+            "report",
+        ],
+    ),
     ("image", &["tree", "host", "fault", "report"]),
-    ("deployment", &["image", "boot", "tree", "host", "fault", "report"]),
+    (
+        "deployment",
+        &["image", "boot", "tree", "host", "fault", "report"],
+    ),
     ("boot", &["host", "fault", "report"]),
     ("compose", &["boot", "tree", "host", "fault", "report"]),
     ("tree", &["host", "fault", "report"]),
@@ -33,7 +61,11 @@ fn named_modules(text: &str) -> Vec<&str> {
     text.lines()
         .filter(|line| !line.trim_start().starts_with("//"))
         .flat_map(|line| line.split("crate::").skip(1))
-        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(""))
+        .map(|rest| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next()
+                .unwrap_or("")
+        })
         .filter(|word| word.chars().next().is_some_and(char::is_lowercase))
         .collect()
 }
@@ -45,15 +77,26 @@ fn arrows_point_the_right_way() {
     let mut files = 0;
     walk(&source, &mut |path, text| {
         let inside = path.strip_prefix(&source).expect("below src");
-        let first = inside.components().next().expect("a component").as_os_str().to_string_lossy();
+        let first = inside
+            .components()
+            .next()
+            .expect("a component")
+            .as_os_str()
+            .to_string_lossy();
         let module = first.trim_end_matches(".rs").to_owned();
         if module == "lib" || module == "main" {
             return;
         }
         files += 1;
-        let allowed = ALLOWED.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed);
+        let allowed = ALLOWED
+            .iter()
+            .find(|(name, _)| *name == module)
+            .map(|(_, allowed)| *allowed);
         let Some(allowed) = allowed else {
-            wrong.push(format!("{}: the module `{module}` is not in the table", inside.display()));
+            wrong.push(format!(
+                "{}: the module `{module}` is not in the table",
+                inside.display()
+            ));
             return;
         };
         for named in named_modules(text) {
@@ -68,7 +111,10 @@ fn arrows_point_the_right_way() {
 
 #[test]
 fn a_wrong_arrow_would_be_seen() {
-    assert_eq!(named_modules("use crate::cli::render;\n// use crate::ops;"), ["cli"]);
+    assert_eq!(
+        named_modules("use crate::cli::render;\n// use crate::ops;"),
+        ["cli"]
+    );
 }
 
 #[test]
