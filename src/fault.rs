@@ -16,6 +16,8 @@ pub enum Kind {
     Busy,
     /// The thing asked for does not exist.
     NotFound,
+    /// A registry or the network does not answer, or broke off; trying again later may help.
+    Unreachable,
     /// The thing exists and this host or program cannot use it.
     Unsupported,
     /// Data broke its own specification: a corrupt layer, a bad file.

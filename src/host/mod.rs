@@ -1,6 +1,8 @@
 //! The only modules that touch the machine: programs, the environment, the sysroot lock, mounts, checkpoints.
 
 pub mod checkpoint;
+pub mod child;
 pub mod environment;
 pub mod lock;
 pub mod runner;
+pub mod surroundings;

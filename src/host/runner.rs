@@ -53,6 +53,13 @@ impl Cmd {
         self
     }
 
+    /// Removes a variable from the child's environment.
+    #[must_use]
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// Sets the child's working directory.
     #[must_use]
     pub fn current_dir(mut self, path: impl AsRef<Path>) -> Self {

@@ -1,9 +1,14 @@
 //! Where the base system comes from: references, policy, credentials, the pull itself and what is stored.
 
+pub mod blob;
 pub mod credentials;
 pub mod gc;
+pub mod name;
 pub mod policy;
 pub mod proxy;
 pub mod pull;
 pub mod reference;
+pub mod retry;
+mod session;
+mod signature;
 pub mod store;

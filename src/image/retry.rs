@@ -1,0 +1,123 @@
+//! Trying again after a failure that may pass: exponential backoff with a bound.
+
+use anyhow::Result;
+use std::time::Duration;
+
+/// How long and how often a fetch goes on before it is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How often a request is tried in all.
+    pub attempts: u32,
+    /// The pause before the second attempt; it doubles before each further one.
+    pub first_pause: Duration,
+    /// A layer that brings no byte for so long counts as broken off.
+    pub stall: Duration,
+    /// A layer that brings no byte for so long makes us ask skopeo whether it still fetches: an old skopeo does
+    /// not tell by itself that a transfer ended early.
+    pub ask_after: Duration,
+    /// Any other request that brings no answer for so long counts as failed.
+    pub answer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            attempts: 4,
+            first_pause: Duration::from_millis(500),
+            stall: Duration::from_secs(60),
+            ask_after: Duration::from_secs(3),
+            answer: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Why an attempt failed, and whether another one may help.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Trying again gives the same result.
+    Final(anyhow::Error),
+    /// It may pass.
+    Transient(anyhow::Error),
+}
+
+impl Failure {
+    /// Returns a final failure.
+    pub(crate) fn last(error: impl Into<anyhow::Error>) -> Self {
+        Self::Final(error.into())
+    }
+
+    /// Returns a failure that may pass.
+    pub(crate) fn transient(error: impl Into<anyhow::Error>) -> Self {
+        Self::Transient(error.into())
+    }
+}
+
+/// The attempts at one piece of work; counts them and waits between them.
+#[derive(Debug)]
+pub(crate) struct Attempts<'a> {
+    limits: &'a Limits,
+    made: u32,
+}
+
+impl<'a> Attempts<'a> {
+    /// Returns a counter with no attempt made.
+    pub(crate) fn new(limits: &'a Limits) -> Self {
+        Self { limits, made: 0 }
+    }
+
+    /// Takes note of a failed attempt: waits when another one is due, else returns the error.
+    pub(crate) async fn failed(&mut self, failure: Failure) -> Result<()> {
+        self.made += 1;
+        match failure {
+            Failure::Transient(error) if self.made < self.limits.attempts => {
+                let pause = self.limits.first_pause * 2u32.saturating_pow(self.made - 1);
+                tracing::info!(
+                    "attempt {} failed, trying again in {pause:?}: {error:#}",
+                    self.made
+                );
+                tokio::time::sleep(pause).await;
+                Ok(())
+            }
+            Failure::Transient(error) | Failure::Final(error) => Err(error),
+        }
+    }
+
+    /// Forgets failures: work that moves on is not given up for hiccups far apart.
+    pub(crate) fn progressed(&mut self) {
+        self.made = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const LIMITS: Limits = Limits {
+        attempts: 3,
+        first_pause: Duration::from_millis(10),
+        stall: Duration::from_secs(1),
+        ask_after: Duration::from_secs(1),
+        answer: Duration::from_secs(1),
+    };
+
+    #[tokio::test]
+    async fn transient_failures_are_bounded_and_pauses_grow() {
+        let mut attempts = Attempts::new(&LIMITS);
+        let start = Instant::now();
+        let failure = || Failure::transient(anyhow::anyhow!("no luck"));
+        attempts.failed(failure()).await.unwrap();
+        attempts.failed(failure()).await.unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        attempts.failed(failure()).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_final_failure_ends_at_once() {
+        let mut attempts = Attempts::new(&LIMITS);
+        attempts
+            .failed(Failure::last(anyhow::anyhow!("never")))
+            .await
+            .unwrap_err();
+    }
+}
