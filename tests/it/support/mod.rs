@@ -1,0 +1,43 @@
+//! What the integration tests share: real registries, made images, temporary repositories and sysroots.
+//!
+//! - [`home`]: a home directory of its own, so that no test sees the machine's policy, credentials or mirrors;
+//! - [`layer`], [`image`]: OCI images written without podman, whole and damaged ones;
+//! - [`registry`]: a real docker-registry on loopback, with or without password and TLS;
+//! - [`relay`]: a TCP relay before a registry that counts requests, breaks off or hangs;
+//! - [`repo`]: temporary OSTree repositories and sysroots, `ostree fsck` and refs;
+//! - [`keys`]: a GnuPG key made for the test, and simple signing.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test uses its part of the shared support"
+)]
+
+pub mod home;
+pub mod image;
+pub mod keys;
+pub mod layer;
+pub mod registry;
+pub mod relay;
+pub mod repo;
+
+use apt_ostree::host::runner::Cmd;
+use std::path::Path;
+
+/// Runs a program and returns its standard output; the test fails with its last words when it fails.
+pub fn run<S: AsRef<std::ffi::OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> String {
+    let output = Cmd::new(program).args(args).run_text();
+    output.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Returns a command that runs the program under test with an isolated environment.
+pub fn apt_ostree(home: &home::Home) -> Cmd {
+    home.surroundings().cmd(env!("CARGO_BIN_EXE_apt-ostree"))
+}
+
+/// Writes a file and makes the directories above it.
+pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
+    let path = path.as_ref();
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+    std::fs::write(path, content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
