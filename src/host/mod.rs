@@ -4,5 +4,6 @@ pub mod checkpoint;
 pub mod child;
 pub mod environment;
 pub mod lock;
+pub mod mounts;
 pub mod runner;
 pub mod surroundings;
