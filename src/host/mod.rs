@@ -4,6 +4,6 @@ pub mod checkpoint;
 pub mod child;
 pub mod environment;
 pub mod lock;
-pub mod mounts;
+pub mod loop_device;
 pub mod runner;
 pub mod surroundings;

@@ -2,7 +2,6 @@
 
 pub mod blob;
 pub mod credentials;
-pub mod difference;
 pub mod gc;
 pub mod name;
 pub mod policy;
