@@ -1,3 +1,7 @@
 //! Entry of the command line client.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    apt_ostree::cli::main(std::env::args_os())
+}

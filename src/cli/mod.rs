@@ -1,1 +1,276 @@
 //! The command line: one file per verb with its arguments and `run`.
+//!
+//! Names, options and exit codes follow rpm-ostree; `docs/commands.md` lists where they differ. Data goes to
+//! standard output, everything else to standard error. Exit status: 0 done, 1 error, 2 usage, 77 unchanged where
+//! an option asks for it.
+
+mod cleanup;
+mod completion;
+mod deploy;
+mod finalize;
+mod image;
+mod kargs;
+mod outcome;
+mod pin;
+mod progress;
+mod rebase;
+mod rollback;
+mod status;
+mod upgrade;
+mod version;
+
+use crate::deployment::sysroot::{Host, Patience};
+use crate::fault::{Fault, Kind};
+use crate::host::{environment, mounts};
+use crate::ops::{Fetch, Target};
+use crate::report::Report;
+use anyhow::Result;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use progress::Progress;
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit status of "nothing changed", and of `status --pending-exit-77`.
+pub(crate) const UNCHANGED: u8 = 77;
+
+/// Run Debian as an image: follow an OCI image, boot what was imported, go back at any time
+#[derive(Debug, Parser)]
+#[command(name = "apt-ostree", version, long_version = version::LONG, disable_version_flag = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options that every verb takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// Work on the sysroot at DIR instead of the booted one
+    #[arg(long, global = true, value_name = "DIR")]
+    sysroot: Option<PathBuf>,
+    /// Work on this stateroot instead of the booted one
+    #[arg(long, global = true, value_name = "NAME", alias = "os")]
+    stateroot: Option<String>,
+    /// Print nothing but results and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// How to show progress, on standard error
+    #[arg(long, global = true, value_name = "FORM", default_value = "auto")]
+    progress: progress::Form,
+    /// Fail at once when another process is changing the sysroot, instead of waiting for it
+    #[arg(long, global = true)]
+    no_wait: bool,
+    /// Print the version and exit
+    #[arg(long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Status(status::Arguments),
+    Upgrade(upgrade::Arguments),
+    Rebase(rebase::Arguments),
+    Deploy(deploy::Arguments),
+    Rollback(rollback::Arguments),
+    Cleanup(cleanup::Arguments),
+    Kargs(kargs::Arguments),
+    /// Keep a deployment from being removed by later ones
+    Pin(pin::Arguments),
+    /// Let a pinned deployment be removed again
+    Unpin(pin::Arguments),
+    FinalizeDeployment(finalize::Arguments),
+    /// Images in the repository: pull, list, history, inspect, remove, prune
+    #[command(subcommand)]
+    Image(image::Command),
+    Completion(completion::Arguments),
+}
+
+/// Options of every verb that deploys an image.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FetchArguments {
+    /// Use only what is stored on this host, no network
+    #[arg(short = 'C', long, conflicts_with = "download_only")]
+    cache_only: bool,
+    /// Fetch and store the image, and deploy nothing
+    #[arg(long)]
+    download_only: bool,
+    /// Stage the deployment, but do not apply it before `finalize-deployment`
+    #[arg(long)]
+    lock_finalization: bool,
+    /// Reboot when a new deployment was made
+    #[arg(short, long, conflicts_with = "download_only")]
+    reboot: bool,
+}
+
+impl FetchArguments {
+    fn fetch(&self) -> Fetch {
+        Fetch {
+            cache_only: self.cache_only,
+            download_only: self.download_only,
+            lock_finalization: self.lock_finalization,
+        }
+    }
+}
+
+/// What a verb gets besides its own arguments.
+pub(crate) struct Context<'a> {
+    global: &'a Global,
+    report: &'a dyn Report,
+    out: &'a mut dyn Write,
+}
+
+impl Context<'_> {
+    fn host(&self, verb: &str, writes: bool) -> Result<Host> {
+        Host::open(self.global.sysroot.as_deref(), verb, writes)
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            stateroot: self.global.stateroot.clone(),
+            patience: self.patience(),
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        if self.global.no_wait {
+            Patience::Fail
+        } else {
+            Patience::Wait
+        }
+    }
+}
+
+impl Verb {
+    /// Returns the verb's name when it changes a sysroot, and nothing when it only reads or works on other things.
+    fn writes(&self) -> Option<&'static str> {
+        match self {
+            Self::Upgrade(arguments) if arguments.only_looks() => None,
+            Self::Upgrade(_) => Some("upgrade"),
+            Self::Rebase(_) => Some("rebase"),
+            Self::Deploy(_) => Some("deploy"),
+            Self::Rollback(_) => Some("rollback"),
+            Self::Cleanup(_) => Some("cleanup"),
+            Self::Kargs(arguments) if arguments.only_looks() => None,
+            Self::Kargs(_) => Some("kargs"),
+            Self::Pin(_) => Some("pin"),
+            Self::Unpin(_) => Some("unpin"),
+            Self::FinalizeDeployment(_) => Some("finalize-deployment"),
+            Self::Image(command) => command.writes(),
+            Self::Status(_) | Self::Completion(_) => None,
+        }
+    }
+}
+
+/// Parses the arguments, runs the verb and returns the exit status; the only place that prints an error.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help and version to standard output and mistakes to standard error; a closed pipe is no news.
+            let status = u8::try_from(error.exit_code()).unwrap_or(2);
+            return if error.print().is_ok() {
+                ExitCode::from(status)
+            } else {
+                ExitCode::FAILURE
+            };
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("APT_OSTREE_LOG"))
+        .with_writer(std::io::stderr)
+        .init();
+    let progress = Progress::new(cli.global.progress, cli.global.quiet);
+    let mut out = std::io::stdout();
+    let done = run(&cli, &progress, &mut out).and_then(|status| {
+        out.flush()?;
+        Ok(status)
+    });
+    progress.finish();
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error, cli.global.progress);
+            ExitCode::from(
+                if Fault::find(&error).is_some_and(|fault| fault.kind == Kind::Usage) {
+                    2
+                } else {
+                    1
+                },
+            )
+        }
+    }
+}
+
+fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
+    if let Some(verb) = cli.verb.writes() {
+        // A writer without root fails at the lock with a clearer error than the kernel's.
+        if rustix::process::geteuid().is_root() {
+            mounts::enter_private()?;
+        } else if cli.global.sysroot.is_none() && std::path::Path::new("/run/ostree-booted").exists() {
+            environment::require_root(verb)?;
+        }
+    }
+    let mut context = Context {
+        global: &cli.global,
+        report,
+        out,
+    };
+    match &cli.verb {
+        Verb::Status(arguments) => status::run(arguments, &mut context),
+        Verb::Upgrade(arguments) => upgrade::run(arguments, &mut context),
+        Verb::Rebase(arguments) => rebase::run(arguments, &mut context),
+        Verb::Deploy(arguments) => deploy::run(arguments, &mut context),
+        Verb::Rollback(arguments) => rollback::run(arguments, &mut context),
+        Verb::Cleanup(arguments) => cleanup::run(arguments, &mut context),
+        Verb::Kargs(arguments) => kargs::run(arguments, &mut context),
+        Verb::Pin(arguments) => pin::run(arguments, true, &mut context),
+        Verb::Unpin(arguments) => pin::run(arguments, false, &mut context),
+        Verb::FinalizeDeployment(arguments) => finalize::run(arguments, &mut context),
+        Verb::Image(command) => image::run(command, &mut context),
+        Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
+    }
+}
+
+/// A reader that closes its end early, such as `head`, has what it wanted.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[expect(clippy::print_stderr, reason = "this is where errors are printed")]
+fn print_error(error: &anyhow::Error, form: progress::Form) {
+    let hint = Fault::find(error).and_then(|fault| fault.hint.as_deref());
+    if form == progress::Form::Json {
+        eprintln!(
+            "{}",
+            serde_json::json!({ "type": "error", "text": format!("{error:#}"), "hint": hint })
+        );
+        return;
+    }
+    let coloured = std::io::stderr().is_terminal() && environment::variable("NO_COLOR").is_none();
+    let (red, plain) = if coloured {
+        ("\x1b[31m", "\x1b[0m")
+    } else {
+        ("", "")
+    };
+    eprintln!("{red}error:{plain} {error:#}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

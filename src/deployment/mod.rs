@@ -1,6 +1,12 @@
-//! Deployments of a sysroot: the model `status` shows, the origin file, staging, pruning.
+//! Deployments of a sysroot: opening and locking it, the origin file, the way from an image to a boot entry,
+//! pruning, and the model that `status` shows.
 
+pub mod advance;
+pub mod content;
 pub mod model;
 pub mod origin;
+pub mod packages;
 pub mod prune;
+pub mod salvage;
 pub mod staging;
+pub mod sysroot;

@@ -1,1 +1,171 @@
-//! Stub.
+//! The origin file: the whole declarative intent of a deployment.
+//!
+//! ```ini
+//! [origin]
+//! container-image-reference=ostree-unverified-registry:registry.example/os/debian:13
+//! override-commit=sha256:...            (only after `deploy DIGEST`; the next `upgrade` drops it)
+//! [packages] [overrides] [apt-ostree]   (layering; carried along unread)
+//! ```
+//!
+//! Invariant: whatever this program does not know in an origin is carried over to the next deployment, except
+//! `[libostree-transient]`, which belongs to one deployment.
+
+use crate::fault::{Fault, Kind};
+use crate::image::reference::ImageReference;
+use anyhow::{Context, Result};
+use ostree_ext::{glib, ostree};
+
+const GROUP: &str = "origin";
+const IMAGE: &str = "container-image-reference";
+const PIN: &str = "override-commit";
+
+/// The intent behind a deployment.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    file: glib::KeyFile,
+}
+
+impl Origin {
+    /// Returns the origin of a host that follows `reference` and nothing else.
+    pub fn following(reference: &ImageReference) -> Self {
+        let origin = Self {
+            file: glib::KeyFile::new(),
+        };
+        origin.file.set_string(GROUP, IMAGE, &reference.to_string());
+        origin
+    }
+
+    /// Returns the origin of an existing deployment.
+    ///
+    /// Fails when the deployment has none, which happens when its file is missing or unreadable.
+    pub fn of(deployment: &ostree::Deployment) -> Result<Self> {
+        let file = deployment.origin().ok_or_else(|| {
+            Fault::new(
+                Kind::Invalid,
+                format!("The deployment {} has no readable origin file", id(deployment)),
+            )
+            .hint("choose what to follow with `apt-ostree rebase REF`")
+        })?;
+        // A copy, because libostree's own object belongs to the loaded sysroot.
+        let copy = glib::KeyFile::new();
+        copy.load_from_data(&file.to_data(), glib::KeyFileFlags::KEEP_COMMENTS)
+            .context("Copying an origin")?;
+        ostree::Deployment::origin_remove_transient_state(&copy);
+        Ok(Self { file: copy })
+    }
+
+    /// Returns the image this origin follows; none for a host that follows an OSTree branch.
+    ///
+    /// Fails when the reference cannot be read.
+    pub fn reference(&self) -> Result<Option<ImageReference>> {
+        match self.string(IMAGE) {
+            None => Ok(None),
+            Some(text) => Ok(Some(text.parse().context("Reading the origin")?)),
+        }
+    }
+
+    /// Returns the image this origin follows, or the fault that says what else it follows.
+    pub fn require_reference(&self) -> Result<ImageReference> {
+        if let Some(reference) = self.reference()? {
+            return Ok(reference);
+        }
+        let followed = self.refspec();
+        Err(Fault::new(
+            Kind::Unsupported,
+            match followed {
+                Some(refspec) => format!("This host follows the OSTree branch `{refspec}`, not an image"),
+                None => "This host follows no image".to_owned(),
+            },
+        )
+        .hint("choose an image with `apt-ostree rebase REF`")
+        .into())
+    }
+
+    /// Returns the OSTree branch this origin follows, for a host without an image.
+    pub fn refspec(&self) -> Option<String> {
+        self.string("refspec").or_else(|| self.string("baserefspec"))
+    }
+
+    /// Makes the origin follow another image; what an OSTree branch or a pinned digest said before is dropped.
+    pub fn follow(&self, reference: &ImageReference) {
+        for key in ["refspec", "baserefspec", PIN] {
+            self.drop_key(key);
+        }
+        self.file.set_string(GROUP, IMAGE, &reference.to_string());
+    }
+
+    /// Returns the digest that `deploy` fixed this deployment to, if it did.
+    pub fn pinned_digest(&self) -> Option<String> {
+        self.string(PIN)
+    }
+
+    /// Fixes the deployment to a manifest digest, or lets it follow its tag again.
+    pub fn set_pinned_digest(&self, digest: Option<&str>) {
+        match digest {
+            Some(digest) => self.file.set_string(GROUP, PIN, digest),
+            None => self.drop_key(PIN),
+        }
+    }
+
+    /// Returns the key file as libostree takes it.
+    pub fn key_file(&self) -> &glib::KeyFile {
+        &self.file
+    }
+
+    fn string(&self, key: &str) -> Option<String> {
+        if !self.file.has_key(GROUP, key).unwrap_or(false) {
+            return None;
+        }
+        self.file.string(GROUP, key).ok().map(|text| text.to_string())
+    }
+
+    fn drop_key(&self, key: &str) {
+        if self.string(key).is_some() {
+            self.file.remove_key(GROUP, key).expect("the key was just seen");
+        }
+    }
+}
+
+/// Returns the name under which `status` and messages show a deployment, `STATEROOT-CHECKSUM.SERIAL`.
+pub fn id(deployment: &ostree::Deployment) -> String {
+    format!(
+        "{}-{}.{}",
+        deployment.osname(),
+        deployment.csum(),
+        deployment.deployserial()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(text: &str) -> ImageReference {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn following_another_image_keeps_unknown_groups_and_drops_the_pin() {
+        let origin = Origin::following(&reference("ostree-unverified-registry:example.org/a:1"));
+        origin.file.set_string("packages", "requested", "htop;");
+        origin.set_pinned_digest(Some("sha256:00"));
+        assert_eq!(origin.pinned_digest().as_deref(), Some("sha256:00"));
+        origin.follow(&reference("ostree-unverified-registry:example.org/b:2"));
+        assert_eq!(origin.pinned_digest(), None);
+        assert_eq!(
+            origin.require_reference().unwrap(),
+            reference("ostree-unverified-registry:example.org/b:2")
+        );
+        assert_eq!(origin.file.string("packages", "requested").unwrap(), "htop;");
+    }
+
+    #[test]
+    fn a_branch_is_not_an_image() {
+        let origin = Origin {
+            file: glib::KeyFile::new(),
+        };
+        origin.file.set_string(GROUP, "refspec", "debian:debian/13");
+        let error = origin.require_reference().unwrap_err();
+        assert!(Fault::find(&error).unwrap().message.contains("debian:debian/13"));
+    }
+}

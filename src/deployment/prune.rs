@@ -1,1 +1,84 @@
-//! Stub.
+//! What stays when deployments go: keep-alive refs, and the cleaning after each success.
+//!
+//! `ostree/container/baseimage/apt-ostree/<n>` names the commit of each deployment. libostree's own refs do not
+//! cover a staged deployment, and an image ref moves on with the next pull; these refs keep a garbage collection,
+//! ours or bootc's, from taking what a deployment needs.
+
+use crate::deployment::origin::Origin;
+use crate::deployment::sysroot::WriteLock;
+use crate::image::gc::{self, Collected};
+use anyhow::{Context, Result};
+use fn_error_context::context;
+use ostree_ext::gio;
+
+const PREFIX: &str = "ostree/container/baseimage/apt-ostree";
+
+/// Makes the keep-alive refs name exactly the commits of the current deployments, adding before it removes.
+#[context("Writing the refs that keep deployments alive")]
+pub fn protect(lock: &WriteLock<'_>) -> Result<()> {
+    let repo = lock.host().repo();
+    let mut commits: Vec<String> = lock
+        .host()
+        .deployments()
+        .iter()
+        .map(|deployment| deployment.csum().to_string())
+        .collect();
+    commits.sort();
+    commits.dedup();
+    let known = repo.list_refs_ext(
+        Some(PREFIX),
+        ostree_ext::ostree::RepoListRefsExtFlags::NONE,
+        gio::Cancellable::NONE,
+    )?;
+    let mut missing: Vec<&String> = commits
+        .iter()
+        .filter(|commit| !known.values().any(|held| held == *commit))
+        .collect();
+    let mut stale: Vec<&String> = known
+        .iter()
+        .filter(|(_, held)| !commits.contains(held))
+        .map(|(name, _)| name)
+        .collect();
+    stale.sort();
+    let mut number = 0;
+    while let Some(commit) = missing.pop() {
+        let name = loop {
+            let name = format!("{PREFIX}/{number}");
+            number += 1;
+            if !known.contains_key(&name) {
+                break name;
+            }
+        };
+        repo.set_ref_immediate(None, &name, Some(commit), gio::Cancellable::NONE)
+            .with_context(|| format!("Setting {name}"))?;
+    }
+    for name in stale {
+        repo.set_ref_immediate(None, name, None, gio::Cancellable::NONE)
+            .with_context(|| format!("Removing {name}"))?;
+    }
+    Ok(())
+}
+
+/// Removes what no deployment needs any more: directories of former deployments, image and layer refs, objects.
+///
+/// What an interrupted run left behind goes too. Fails with everything that is still needed in place.
+#[context("Removing what is no longer needed")]
+pub fn clean(lock: &WriteLock<'_>) -> Result<Collected> {
+    let host = lock.host();
+    host.sysroot().prepare_cleanup(gio::Cancellable::NONE)?;
+    host.sysroot().load_if_changed(gio::Cancellable::NONE)?;
+    protect(lock)?;
+    let deployments = host.deployments();
+    let mut references = Vec::new();
+    let mut commits = Vec::new();
+    for deployment in &deployments {
+        commits.push(deployment.csum().to_string());
+        // An origin that cannot be read names no image; its commit is kept all the same.
+        if let Ok(origin) = Origin::of(deployment) {
+            if let Ok(Some(reference)) = origin.reference() {
+                references.push(reference);
+            }
+        }
+    }
+    gc::collect(&host.repo(), &references, &commits)
+}

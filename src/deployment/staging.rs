@@ -1,1 +1,147 @@
-//! Stub.
+//! Publishing a deployment: the one step that changes what boots next.
+//!
+//! On a booted host the deployment is staged (libostree finalizes it at shutdown, merging `/etc` then); on another
+//! sysroot it is written at once. Until the libostree call at the end of [`publish`] nothing that boots has changed.
+
+use crate::boot::kargs::KernelArguments;
+use crate::boot::kargs_d;
+use crate::deployment::content::CommitTree;
+use crate::deployment::origin::Origin;
+use crate::deployment::sysroot::{Host, WriteLock};
+use crate::host::checkpoint;
+use anyhow::{Context, Result};
+use fn_error_context::context;
+use ostree_ext::{gio, ostree};
+use std::path::Path;
+
+/// libostree does not finalize a staged deployment while this file exists.
+const FINALIZATION_LOCK: &str = "/run/ostree/staged-deployment-locked";
+
+/// A deployment that is to be published.
+#[derive(Debug)]
+pub struct NewDeployment<'a> {
+    /// The stateroot it goes to.
+    pub stateroot: &'a str,
+    /// The commit it is a checkout of.
+    pub commit: &'a str,
+    /// The intent it records.
+    pub origin: &'a Origin,
+    /// The deployment it continues: source of `/etc`, of kernel arguments where none are given.
+    pub merge: Option<&'a ostree::Deployment>,
+    /// All its kernel arguments.
+    pub kernel_arguments: &'a KernelArguments,
+    /// Stage it, and do not apply it at shutdown until `finalize-deployment`.
+    pub lock_finalization: bool,
+}
+
+/// How a deployment was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It waits for the shutdown of the booted host.
+    Staged,
+    /// It is the first boot entry already.
+    Written,
+}
+
+/// Publishes a deployment as the next to boot.
+///
+/// Fails without a change to the boot order. A deployment directory that an interrupted run left behind is removed
+/// by the next [`crate::deployment::prune::clean`].
+#[context("Publishing the deployment")]
+pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Published> {
+    let host = lock.host();
+    let sysroot = host.sysroot();
+    let words: Vec<&str> = new.kernel_arguments.words().iter().map(String::as_str).collect();
+    let options = ostree::SysrootDeployTreeOpts {
+        override_kernel_argv: Some(&words),
+        overlay_initrds: None,
+    };
+    checkpoint::reach("publish-before")?;
+    if host.booted().is_some() {
+        set_finalization_locked(new.lock_finalization)?;
+        sysroot.stage_tree_with_options(
+            Some(new.stateroot),
+            new.commit,
+            Some(new.origin.key_file()),
+            new.merge,
+            &options,
+            gio::Cancellable::NONE,
+        )?;
+        // libostree drops the lock file while it stages, so it is made again.
+        set_finalization_locked(new.lock_finalization)?;
+        checkpoint::reach("publish-after")?;
+        return Ok(Published::Staged);
+    }
+    let deployment = sysroot.deploy_tree_with_options(
+        Some(new.stateroot),
+        new.commit,
+        Some(new.origin.key_file()),
+        new.merge,
+        Some(&options),
+        gio::Cancellable::NONE,
+    )?;
+    checkpoint::reach("publish-deployed")?;
+    sysroot.simple_write_deployment(
+        Some(new.stateroot),
+        &deployment,
+        new.merge,
+        ostree::SysrootSimpleWriteDeploymentFlags::NO_CLEAN,
+        gio::Cancellable::NONE,
+    )?;
+    checkpoint::reach("publish-after")?;
+    Ok(Published::Written)
+}
+
+/// Returns the kernel arguments for a deployment of `commit` that continues `merge`: the current ones with the
+/// difference between what the two images ask for.
+#[context("Working out the kernel arguments")]
+pub fn kernel_arguments(
+    host: &Host,
+    merge: Option<&ostree::Deployment>,
+    commit: &str,
+) -> Result<KernelArguments> {
+    let repo = host.repo();
+    let wanted = CommitTree::open(&repo, commit)?.kernel_arguments()?;
+    let (mut current, before) = match merge {
+        None => (KernelArguments::default(), Vec::new()),
+        // A tree that can no longer be read asked for nothing that we could take back.
+        Some(merge) => {
+            let before = CommitTree::open(&repo, &merge.csum()).and_then(|tree| tree.kernel_arguments());
+            if let Err(error) = &before {
+                tracing::warn!("The previous image's kernel arguments cannot be read: {error:#}");
+            }
+            (current_arguments(merge), before.unwrap_or_default())
+        }
+    };
+    kargs_d::apply_difference(&mut current, &before, &wanted);
+    Ok(current)
+}
+
+/// Returns the kernel arguments of a deployment, without the `ostree=` that libostree adds to each.
+pub fn current_arguments(deployment: &ostree::Deployment) -> KernelArguments {
+    let line = deployment
+        .bootconfig()
+        .and_then(|entry| entry.get("options"))
+        .unwrap_or_default();
+    let mut current = KernelArguments::parse(&line);
+    current.remove_key("ostree");
+    current
+}
+
+/// Returns whether the staged deployment waits for `finalize-deployment`.
+pub fn finalization_locked() -> bool {
+    Path::new(FINALIZATION_LOCK).exists()
+}
+
+/// Makes the staged deployment wait for `finalize-deployment`, or lets the next shutdown apply it.
+pub fn set_finalization_locked(locked: bool) -> Result<()> {
+    let done = if locked {
+        std::fs::write(FINALIZATION_LOCK, "")
+    } else {
+        std::fs::remove_file(FINALIZATION_LOCK)
+    };
+    match done {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !locked => Ok(()),
+        done => done.with_context(|| format!("Changing {FINALIZATION_LOCK}")),
+    }
+}

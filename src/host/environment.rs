@@ -1,1 +1,137 @@
-//! Stub.
+//! What kind of machine this is: five independent signs that it runs from OSTree, and the variables we read.
+//!
+//! No single sign is enough: a container build has `/ostree` without being booted from it, an installer has a
+//! sysroot and no booted deployment. The guidance lists each sign, so that a person sees which one is missing.
+
+use crate::fault::{Fault, Kind};
+use std::ffi::OsString;
+use std::path::Path;
+
+/// One sign that the machine runs from OSTree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sign {
+    /// What was looked at, in words a person can check.
+    pub what: &'static str,
+    /// Whether it was found.
+    pub found: bool,
+}
+
+/// Returns the four signs that need no libostree, looked for below `root` (`/` on a host).
+///
+/// The fifth sign, a booted deployment, is added by [`guidance`], because only libostree can tell.
+pub fn signs(root: &Path) -> Vec<Sign> {
+    let cmdline = std::fs::read_to_string(root.join("proc/cmdline")).unwrap_or_default();
+    vec![
+        Sign {
+            what: "/run/ostree-booted exists",
+            found: root.join("run/ostree-booted").exists(),
+        },
+        Sign {
+            what: "the kernel was started with ostree=",
+            found: cmdline
+                .split_ascii_whitespace()
+                .any(|word| word.starts_with("ostree=")),
+        },
+        Sign {
+            what: "/ostree/repo is a repository",
+            found: root.join("ostree/repo/config").is_file(),
+        },
+        Sign {
+            what: "/sysroot/ostree/deploy holds deployments",
+            found: root.join("sysroot/ostree/deploy").is_dir(),
+        },
+    ]
+}
+
+/// Returns whether this process runs inside a container.
+pub fn in_container(root: &Path) -> bool {
+    root.join("run/.containerenv").exists() || root.join(".dockerenv").exists()
+}
+
+/// Returns the fault that tells a person why `verb` cannot work here and what to do instead.
+///
+/// `booted` is the fifth sign: whether libostree found a booted deployment.
+pub fn guidance(root: &Path, verb: &str, booted: bool) -> Fault {
+    let mut signs = signs(root);
+    signs.push(Sign {
+        what: "libostree knows a booted deployment",
+        found: booted,
+    });
+    let list: Vec<String> = signs
+        .iter()
+        .map(|sign| format!("{}: {}", sign.what, if sign.found { "yes" } else { "no" }))
+        .collect();
+    let hint = if in_container(root) {
+        "inside a container build use `apt-ostree container prepare`; on a host run the command outside the container"
+    } else {
+        "name a sysroot with `--sysroot DIR`, or install a host with `apt-ostree provision to-disk --image REF DISK`"
+    };
+    Fault::new(
+        Kind::Unsupported,
+        format!(
+            "`{verb}` needs a host booted from OSTree, and this one is not ({})",
+            list.join("; ")
+        ),
+    )
+    .hint(hint)
+}
+
+/// Fails unless the process runs as root; `verb` names what the user asked for.
+pub fn require_root(verb: &str) -> Result<(), Fault> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Kind::Denied,
+        format!("`{verb}` changes the system and needs root"),
+    )
+    .hint(format!("run `sudo apt-ostree {verb} ...`")))
+}
+
+/// Returns a variable of this process's environment, if it is set and not empty.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the environment is read here and nowhere else"
+)]
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_are_read_below_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(signs(root.path()).iter().all(|sign| !sign.found));
+        std::fs::create_dir_all(root.path().join("proc")).unwrap();
+        std::fs::write(
+            root.path().join("proc/cmdline"),
+            "quiet ostree=/ostree/boot.0/x rw\n",
+        )
+        .unwrap();
+        std::fs::create_dir_all(root.path().join("run")).unwrap();
+        std::fs::write(root.path().join("run/ostree-booted"), "").unwrap();
+        std::fs::create_dir_all(root.path().join("ostree/repo")).unwrap();
+        std::fs::write(root.path().join("ostree/repo/config"), "").unwrap();
+        std::fs::create_dir_all(root.path().join("sysroot/ostree/deploy")).unwrap();
+        assert!(signs(root.path()).iter().all(|sign| sign.found));
+    }
+
+    #[test]
+    fn guidance_lists_five_signs_and_fits_the_place() {
+        let root = tempfile::tempdir().unwrap();
+        let fault = guidance(root.path(), "upgrade", false);
+        assert_eq!(fault.message.matches(": no").count(), 5);
+        assert!(fault.hint.unwrap().contains("--sysroot"));
+        std::fs::create_dir_all(root.path().join("run")).unwrap();
+        std::fs::write(root.path().join("run/.containerenv"), "").unwrap();
+        assert!(
+            guidance(root.path(), "upgrade", false)
+                .hint
+                .unwrap()
+                .contains("container prepare")
+        );
+    }
+}

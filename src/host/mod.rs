@@ -5,5 +5,6 @@ pub mod child;
 pub mod environment;
 pub mod lock;
 pub mod loop_device;
+pub mod mounts;
 pub mod runner;
 pub mod surroundings;

@@ -2,6 +2,7 @@
 
 pub mod blob;
 pub mod credentials;
+pub mod difference;
 pub mod gc;
 pub mod name;
 pub mod policy;

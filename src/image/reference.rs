@@ -98,6 +98,28 @@ impl ImageReference {
         let reference = Self::new(self.0.sigverify.clone(), Transport::Registry, &name.to_string())?;
         Ok(reference)
     }
+
+    /// Returns the reference to another tag of the same repository, verified in the same way.
+    ///
+    /// Fails for a text that is no tag, and for transports other than a registry, which know no tags.
+    pub fn with_tag(&self, tag: &str) -> Result<Self> {
+        let Some(mut name) = self.registry_name() else {
+            return Err(Fault::new(
+                Kind::Unsupported,
+                format!("{self} has no other tags, because it is not in a registry"),
+            )
+            .into());
+        };
+        name.tag = Some(tag.to_owned());
+        name.digest = None;
+        // Parsing the new name checks the tag.
+        let name = RegistryName::parse(&name.to_string())?;
+        Ok(Self::new(
+            self.0.sigverify.clone(),
+            Transport::Registry,
+            &name.to_string(),
+        )?)
+    }
 }
 
 impl FromStr for ImageReference {

@@ -1,1 +1,72 @@
-//! One file per verb: plan (pure) -> prepare (invisible) -> publish (one atomic step) -> outcome.
+//! One file per verb: plan (pure) -> prepare (invisible) -> publish (one atomic step) -> [`Outcome`].
+//!
+//! Siblings never call one another; what several need lies in `deployment`, `image` or `boot`.
+
+pub mod check;
+pub mod cleanup;
+pub mod deploy;
+pub mod finalize;
+pub mod image;
+pub mod kargs;
+pub mod pin;
+pub mod rebase;
+pub mod reboot;
+pub mod rollback;
+pub mod status;
+pub mod upgrade;
+
+use crate::deployment::staging::Published;
+use crate::deployment::sysroot::Patience;
+use crate::image::reference::ImageReference;
+use crate::image::store::StoredImage;
+
+/// What a verb did, so that repeating it is safe and a script can tell.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Nothing had to change; the sentence says why.
+    Unchanged(String),
+    /// The image is stored and nothing was deployed.
+    Downloaded(StoredImage),
+    /// A new deployment boots next.
+    Published {
+        /// Staged until shutdown, or written.
+        how: Published,
+        /// The reference the host follows now.
+        reference: ImageReference,
+        /// What it was deployed from.
+        image: StoredImage,
+    },
+    /// The boot order or an entry changed without a new image; the sentence says how.
+    Changed(String),
+}
+
+/// What every verb that writes takes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The stateroot, when one was named.
+    pub stateroot: Option<String>,
+    /// What to do while another writer runs.
+    pub patience: Patience,
+}
+
+/// Where the image of a new deployment comes from and how far to go with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fetch {
+    /// Use only what is stored.
+    pub cache_only: bool,
+    /// Store the image and stop.
+    pub download_only: bool,
+    /// Stage, but do not apply at shutdown until `finalize-deployment`.
+    pub lock_finalization: bool,
+}
+
+impl Fetch {
+    /// Returns where the image may come from.
+    pub fn source(self) -> crate::deployment::advance::Source {
+        if self.cache_only {
+            crate::deployment::advance::Source::CacheOnly
+        } else {
+            crate::deployment::advance::Source::Network
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `deploy` on the command line.
+
+use crate::cli::outcome::{After, finish};
+use crate::cli::{Context, FetchArguments};
+use crate::ops::deploy::{self, Options};
+use anyhow::Result;
+use clap::Args;
+
+/// Boot one particular image of the followed reference next
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// A manifest digest, `version=V`, or a version
+    revision: String,
+    #[command(flatten)]
+    fetch: FetchArguments,
+    /// Refuse an image that is older than the current one
+    #[arg(long)]
+    disallow_downgrade: bool,
+    /// End with 77 when there is no new deployment
+    #[arg(long)]
+    unchanged_exit_77: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let host = context.host("deploy", true)?;
+    let options = Options {
+        target: context.target(),
+        revision: arguments.revision.clone(),
+        fetch: arguments.fetch.fetch(),
+        disallow_downgrade: arguments.disallow_downgrade,
+    };
+    let outcome = deploy::run(&host, &options, context.report)?;
+    let after = After {
+        reboot: arguments.fetch.reboot,
+        unchanged_exit_77: arguments.unchanged_exit_77,
+    };
+    finish(&outcome, after, context)
+}

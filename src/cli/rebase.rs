@@ -1,0 +1,41 @@
+//! `rebase` on the command line.
+
+use crate::cli::outcome::{After, finish};
+use crate::cli::{Context, FetchArguments};
+use crate::ops::rebase::{self, Options};
+use anyhow::Result;
+use clap::Args;
+
+/// Follow another image and boot it next
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// The image: NAME[:TAG], docker://NAME, local://NAME or a full ostree-... reference
+    reference: String,
+    /// Deploy the image with this digest instead of what the tag names now
+    revision: Option<String>,
+    #[command(flatten)]
+    fetch: FetchArguments,
+    /// Refuse an image that is older than the current one
+    #[arg(long)]
+    disallow_downgrade: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let host = context.host("rebase", true)?;
+    let options = Options {
+        target: context.target(),
+        reference: arguments.reference.clone(),
+        revision: arguments.revision.clone(),
+        fetch: arguments.fetch.fetch(),
+        disallow_downgrade: arguments.disallow_downgrade,
+    };
+    let outcome = rebase::run(&host, &options, context.report)?;
+    finish(
+        &outcome,
+        After {
+            reboot: arguments.fetch.reboot,
+            unchanged_exit_77: false,
+        },
+        context,
+    )
+}

@@ -1,0 +1,28 @@
+//! `rollback` on the command line.
+
+use crate::cli::Context;
+use crate::cli::outcome::{After, finish};
+use crate::ops::rollback;
+use anyhow::Result;
+use clap::Args;
+
+/// Boot the previous deployment next; run again, it takes that back
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Reboot afterwards
+    #[arg(short, long)]
+    reboot: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let host = context.host("rollback", true)?;
+    let outcome = rollback::run(&host, &context.target(), context.report)?;
+    finish(
+        &outcome,
+        After {
+            reboot: arguments.reboot,
+            unchanged_exit_77: false,
+        },
+        context,
+    )
+}

@@ -1,0 +1,363 @@
+//! `status` on the command line: rpm-ostree's layout, with the key right-aligned to column 23.
+
+use crate::cli::{Context, UNCHANGED};
+use crate::deployment::model::DeploymentState;
+use crate::fault::{Fault, Kind};
+use crate::host::environment;
+use crate::ops::status::{self, Status};
+use anyhow::Result;
+use clap::Args;
+use jsonpath_rust::JsonPath;
+use std::io::{IsTerminal, Write};
+
+/// Show the deployments: what is booted, what boots next, what can be rolled back to
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Show every fact
+    #[arg(short, long)]
+    verbose: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "jsonpath")]
+    json: bool,
+    /// Print the parts of the JSON that the expression selects
+    #[arg(short = 'J', long, value_name = "EXPRESSION")]
+    jsonpath: Option<String>,
+    /// Show only the booted deployment
+    #[arg(short, long)]
+    booted: bool,
+    /// End with 77 when the next boot is another deployment than the booted one
+    #[arg(long)]
+    pending_exit_77: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let mut status = status::run(context.global.sysroot.as_deref())?;
+    let pending = status.is_pending();
+    if let Some(stateroot) = &context.global.stateroot {
+        status
+            .deployments
+            .retain(|deployment| deployment.stateroot == *stateroot);
+    }
+    if arguments.booted {
+        status.deployments.retain(|deployment| deployment.booted);
+    }
+    if arguments.json {
+        writeln!(context.out, "{:#}", serde_json::to_value(&status)?)?;
+    } else if let Some(expression) = &arguments.jsonpath {
+        let value = serde_json::to_value(&status)?;
+        let found = value.query(expression).map_err(|error| {
+            Fault::new(
+                Kind::Usage,
+                format!("The JSONPath expression `{expression}` cannot be used: {error}"),
+            )
+            .hint("for example: $.deployments[0].version")
+        })?;
+        writeln!(context.out, "{:#}", serde_json::to_value(&found)?)?;
+    } else {
+        let style = Style {
+            coloured: std::io::stdout().is_terminal() && environment::variable("NO_COLOR").is_none(),
+            unicode: unicode(),
+        };
+        print(&status, arguments, style, context.out)?;
+    }
+    Ok(if arguments.pending_exit_77 && pending {
+        UNCHANGED
+    } else {
+        0
+    })
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Style {
+    coloured: bool,
+    unicode: bool,
+}
+
+impl Style {
+    fn bold(self, text: &str) -> String {
+        if self.coloured {
+            format!("\x1b[1m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn red(self, text: &str) -> String {
+        if self.coloured {
+            format!("\x1b[31m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+fn unicode() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|name| environment::variable(name));
+    locale.is_some_and(|locale| {
+        let locale = locale.to_string_lossy().to_ascii_uppercase();
+        locale.contains("UTF-8") || locale.contains("UTF8")
+    })
+}
+
+fn print(status: &Status, arguments: &Arguments, style: Style, out: &mut dyn Write) -> Result<()> {
+    match &status.transaction {
+        None => writeln!(out, "State: idle")?,
+        Some(transaction) => {
+            writeln!(out, "State: busy")?;
+            writeln!(
+                out,
+                "Transaction: {} (process {})",
+                transaction[0], transaction[1]
+            )?;
+        }
+    }
+    for problem in &status.problems {
+        writeln!(out, "Problem: {}", style.red(problem))?;
+    }
+    writeln!(
+        out,
+        "{}",
+        if arguments.booted {
+            "BootedDeployment:"
+        } else {
+            "Deployments:"
+        }
+    )?;
+    if status.deployments.is_empty() {
+        writeln!(out, "  (none)")?;
+    }
+    let several_roots = status
+        .deployments
+        .windows(2)
+        .any(|pair| pair[0].stateroot != pair[1].stateroot);
+    let several = status.deployments.iter().any(|deployment| deployment.booted);
+    for (index, deployment) in status.deployments.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        let shown = Shown {
+            index,
+            verbose: arguments.verbose,
+            stateroot: several_roots || arguments.verbose,
+            slot: slot(status, index, several),
+        };
+        print_deployment(deployment, &shown, style, out)?;
+    }
+    Ok(())
+}
+
+struct Shown {
+    index: usize,
+    verbose: bool,
+    stateroot: bool,
+    slot: &'static str,
+}
+
+/// Returns what the deployment's place in the boot order means to a person.
+fn slot(status: &Status, index: usize, anything_booted: bool) -> &'static str {
+    let deployment = &status.deployments[index];
+    let booted = status.deployments.iter().position(|deployment| deployment.booted);
+    match booted {
+        _ if deployment.staged => "staged",
+        Some(place) if index == place => "booted",
+        Some(place) if index < place => "pending",
+        Some(place) if index == place + 1 => "rollback",
+        None if !anything_booted && index == 0 => "boots next",
+        None if !anything_booted && index == 1 => "rollback",
+        _ => "kept",
+    }
+}
+
+fn print_deployment(
+    deployment: &DeploymentState,
+    shown: &Shown,
+    style: Style,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let mark = match (deployment.booted, style.unicode) {
+        (true, true) => "●",
+        (true, false) => "*",
+        _ => " ",
+    };
+    let followed = deployment
+        .container_image_reference
+        .as_deref()
+        .or(deployment.origin.as_deref())
+        .unwrap_or(&deployment.checksum);
+    let index = if shown.verbose {
+        format!(" (index: {})", shown.index)
+    } else {
+        String::new()
+    };
+    writeln!(out, "{mark} {followed} ({}){index}", shown.slot)?;
+    let mut line = |key: &str, value: &str| writeln!(out, "  {key:>23}: {value}");
+    if let Some(digest) = &deployment.container_image_reference_digest {
+        line("Digest", digest)?;
+    }
+    let time = timestamp(deployment.timestamp);
+    match &deployment.version {
+        Some(version) => line("Version", &format!("{} ({time})", style.bold(version)))?,
+        None if deployment.timestamp > 0 => line("Timestamp", &time)?,
+        None => {}
+    }
+    if let Some(digest) = &deployment.override_commit {
+        line(
+            "Deployed by digest",
+            &format!("{digest} (until the next upgrade)"),
+        )?;
+    }
+    if shown.verbose || deployment.container_image_reference.is_none() {
+        line("Commit", &deployment.checksum)?;
+    }
+    if shown.verbose && (deployment.staged || shown.index == 0) {
+        line("Staged", if deployment.staged { "yes" } else { "no" })?;
+    }
+    if deployment.finalization_locked {
+        line(
+            "FinalizationLocked",
+            "yes; apply it with `apt-ostree finalize-deployment`",
+        )?;
+    }
+    if shown.stateroot {
+        line("StateRoot", &deployment.stateroot)?;
+    }
+    if shown.verbose {
+        line("KernelArguments", &deployment.kernel_arguments.join(" "))?;
+    }
+    for (key, list) in [
+        ("LayeredPackages", &deployment.requested_packages),
+        ("LocalPackages", &deployment.requested_local_packages),
+        ("RemovedBasePackages", &deployment.requested_base_removals),
+        ("LocalOverrides", &deployment.requested_base_local_replacements),
+    ] {
+        if !list.is_empty() {
+            line(key, &list.join(" "))?;
+        }
+    }
+    if deployment.pinned {
+        line("Pinned", "yes")?;
+    }
+    if deployment.unlocked != "none" {
+        line("Unlocked", &style.red(&deployment.unlocked))?;
+    }
+    for problem in &deployment.problems {
+        line("Problem", &style.red(problem))?;
+    }
+    Ok(())
+}
+
+/// Returns seconds since the epoch in the form of RFC 3339 to the second.
+fn timestamp(seconds: u64) -> String {
+    let utc = ostree_ext::glib::DateTime::from_unix_utc(i64::try_from(seconds).unwrap_or(0));
+    utc.and_then(|time| time.format("%FT%H:%M:%SZ"))
+        .map_or_else(|_| seconds.to_string(), |text| text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Status {
+        let base = DeploymentState {
+            stateroot: "debian".to_owned(),
+            unlocked: "none".to_owned(),
+            container_image_reference: Some("ostree-unverified-registry:example.org/os:13".to_owned()),
+            container_image_reference_digest: Some("sha256:aa".to_owned()),
+            version: Some("13.1".to_owned()),
+            timestamp: 1_700_000_000,
+            ..DeploymentState::default()
+        };
+        Status {
+            deployments: vec![
+                DeploymentState {
+                    staged: true,
+                    version: Some("13.2".to_owned()),
+                    ..base.clone()
+                },
+                DeploymentState {
+                    booted: true,
+                    pinned: true,
+                    ..base.clone()
+                },
+                DeploymentState {
+                    problems: vec!["The layer sha256:bb is missing".to_owned()],
+                    ..base
+                },
+            ],
+            transaction: None,
+            cached_update: None,
+            update_driver: None,
+            problems: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn text() {
+        let arguments = Arguments {
+            verbose: false,
+            json: false,
+            jsonpath: None,
+            booted: false,
+            pending_exit_77: false,
+        };
+        let mut out = Vec::new();
+        print(
+            &sample(),
+            &arguments,
+            Style {
+                coloured: false,
+                unicode: true,
+            },
+            &mut out,
+        )
+        .unwrap();
+        let expected = "\
+State: idle
+Deployments:
+  ostree-unverified-registry:example.org/os:13 (staged)
+                   Digest: sha256:aa
+                  Version: 13.2 (2023-11-14T22:13:20Z)
+
+● ostree-unverified-registry:example.org/os:13 (booted)
+                   Digest: sha256:aa
+                  Version: 13.1 (2023-11-14T22:13:20Z)
+                   Pinned: yes
+
+  ostree-unverified-registry:example.org/os:13 (rollback)
+                   Digest: sha256:aa
+                  Version: 13.1 (2023-11-14T22:13:20Z)
+                  Problem: The layer sha256:bb is missing
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn json_has_the_keys_scripts_know() {
+        let value = serde_json::to_value(sample()).unwrap();
+        assert!(value["transaction"].is_null() && value["cached-update"].is_null());
+        let first = &value["deployments"][0];
+        for key in [
+            "id",
+            "osname",
+            "checksum",
+            "serial",
+            "booted",
+            "staged",
+            "pinned",
+            "unlocked",
+            "timestamp",
+            "packages",
+            "requested-packages",
+            "requested-local-packages",
+            "requested-base-removals",
+            "base-removals",
+            "regenerate-initramfs",
+            "container-image-reference",
+            "container-image-reference-digest",
+        ] {
+            assert!(first.get(key).is_some(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `upgrade` on the command line.
+
+use crate::cli::outcome::{After, finish};
+use crate::cli::{Context, FetchArguments, UNCHANGED};
+use crate::ops::check::{self, Available};
+use crate::ops::upgrade::{self, Options};
+use anyhow::Result;
+use clap::Args;
+use indicatif::HumanBytes;
+use std::io::Write;
+
+/// Fetch the newest image of the followed reference and boot it next
+#[derive(Args, Debug)]
+#[command(alias = "update")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    fetch: FetchArguments,
+    /// Only say whether an update exists; ends with 77 when there is none
+    #[arg(long, conflicts_with_all = ["reboot", "cache_only", "download_only"])]
+    check: bool,
+    /// Only show which packages an update would change; fetches the layers; ends with 77 when there is none
+    #[arg(long, conflicts_with_all = ["reboot", "cache_only", "download_only"])]
+    preview: bool,
+    /// End with 77 when there is no new deployment
+    #[arg(long)]
+    unchanged_exit_77: bool,
+    /// Accept an image that is older than the current one
+    #[arg(long)]
+    allow_downgrade: bool,
+}
+
+impl Arguments {
+    /// Returns whether nothing is written, so that no private mount namespace is needed.
+    pub(crate) fn only_looks(&self) -> bool {
+        self.check && !self.preview
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let host = context.host("upgrade", !arguments.only_looks())?;
+    if arguments.check || arguments.preview {
+        let stateroot = context.global.stateroot.as_deref();
+        let found = if arguments.preview {
+            check::preview(&host, stateroot, context.patience(), context.report)?
+        } else {
+            check::check(&host, stateroot)?
+        };
+        let Some(available) = found else {
+            writeln!(context.out, "No updates available.")?;
+            return Ok(UNCHANGED);
+        };
+        print(&available, context.out)?;
+        return Ok(0);
+    }
+    let options = Options {
+        target: context.target(),
+        fetch: arguments.fetch.fetch(),
+        allow_downgrade: arguments.allow_downgrade,
+    };
+    let outcome = upgrade::run(&host, &options, context.report)?;
+    let after = After {
+        reboot: arguments.fetch.reboot,
+        unchanged_exit_77: arguments.unchanged_exit_77,
+    };
+    finish(&outcome, after, context)
+}
+
+fn print(available: &Available, out: &mut dyn Write) -> Result<()> {
+    writeln!(out, "AvailableUpdate:")?;
+    let mut line = |key: &str, value: &str| writeln!(out, "  {key:>16}: {value}");
+    line("Image", &available.reference.to_string())?;
+    match (&available.version, &available.created) {
+        (Some(version), Some(created)) => line("Version", &format!("{version} ({created})"))?,
+        (Some(version), None) => line("Version", version)?,
+        (None, Some(created)) => line("Timestamp", created)?,
+        (None, None) => {}
+    }
+    line("Digest", &available.manifest_digest)?;
+    let layers = &available.layers;
+    line(
+        "Total layers",
+        &format!("{} ({})", layers.total, HumanBytes(layers.total_size)),
+    )?;
+    line(
+        "Removed layers",
+        &format!("{} ({})", layers.removed.len(), HumanBytes(layers.removed_size())),
+    )?;
+    line(
+        "Added layers",
+        &format!("{} ({})", layers.added.len(), HumanBytes(layers.added_size())),
+    )?;
+    let Some(packages) = &available.packages else {
+        return Ok(());
+    };
+    line(
+        "Diff",
+        &format!(
+            "{} changed, {} removed, {} added",
+            packages.changed.len(),
+            packages.removed.len(),
+            packages.added.len()
+        ),
+    )?;
+    for (name, before, after) in &packages.changed {
+        writeln!(out, "    {name} {before} -> {after}")?;
+    }
+    for (name, version) in &packages.removed {
+        writeln!(out, "    -{name} {version}")?;
+    }
+    for (name, version) in &packages.added {
+        writeln!(out, "    +{name} {version}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! `upgrade --check` and `--preview`: what an upgrade would bring, with nothing deployed.
+
+use crate::deployment::advance;
+use crate::deployment::content::CommitTree;
+use crate::deployment::origin::Origin;
+use crate::deployment::packages::{self, PackageDifference};
+use crate::deployment::sysroot::{Host, Patience};
+use crate::fault::{Fault, Kind};
+use crate::image::difference::ManifestDifference;
+use crate::image::pull;
+use crate::image::reference::ImageReference;
+use crate::image::store;
+use crate::report::Report;
+use anyhow::{Context, Result};
+
+/// An update that the registry has and this host does not.
+#[derive(Clone, Debug)]
+pub struct Available {
+    /// What the host follows.
+    pub reference: ImageReference,
+    /// The digest of the new manifest.
+    pub manifest_digest: String,
+    /// The version the new image states.
+    pub version: Option<String>,
+    /// When the new image was created, RFC 3339.
+    pub created: Option<String>,
+    /// Layers that come and go.
+    pub layers: ManifestDifference,
+    /// Packages that come, go and change; only a preview knows them.
+    pub packages: Option<PackageDifference>,
+}
+
+/// Compares the registry's manifest with the current deployment; no layer is fetched and nothing is written.
+pub fn check(host: &Host, stateroot: Option<&str>) -> Result<Option<Available>> {
+    let stateroot = host.stateroot(stateroot)?;
+    let merge = host.merge_deployment(&stateroot).ok_or_else(|| {
+        Fault::new(
+            Kind::NotFound,
+            format!("The stateroot `{stateroot}` has no deployment to check"),
+        )
+    })?;
+    let reference = Origin::of(&merge)?.require_reference()?;
+    let remote = pull::inspect(&reference).with_context(|| format!("Checking {reference}"))?;
+    let current = store::query_commit(&host.repo(), &merge.csum()).ok();
+    if current
+        .as_ref()
+        .is_some_and(|current| current.manifest_digest == remote.manifest_digest)
+    {
+        return Ok(None);
+    }
+    Ok(Some(Available {
+        reference,
+        version: remote.version(),
+        created: remote.created(),
+        layers: ManifestDifference::between(
+            current.as_ref().map(|current| &current.manifest),
+            &remote.manifest,
+        ),
+        manifest_digest: remote.manifest_digest,
+        packages: None,
+    }))
+}
+
+/// Checks as [`check`] does and compares packages, for which the layers must be fetched; an `upgrade` that follows
+/// does not fetch them again.
+pub fn preview(
+    host: &Host,
+    stateroot: Option<&str>,
+    patience: Patience,
+    report: &dyn Report,
+) -> Result<Option<Available>> {
+    let Some(mut available) = check(host, stateroot)? else {
+        return Ok(None);
+    };
+    let lock = host.lock("upgrade --preview", patience, report)?;
+    let stateroot = host.stateroot(stateroot)?;
+    let image = advance::obtain(&lock, &available.reference, advance::Source::Network, report)?;
+    let repo = host.repo();
+    let before = match host.merge_deployment(&stateroot) {
+        Some(merge) => packages::of(&CommitTree::open(&repo, &merge.csum())?)?,
+        None => packages::Packages::new(),
+    };
+    let after = packages::of(&CommitTree::open(&repo, &image.commit)?)?;
+    available.packages = Some(packages::difference(&before, &after));
+    Ok(Some(available))
+}

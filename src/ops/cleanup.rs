@@ -1,0 +1,132 @@
+//! `cleanup`: drop deployments and what nothing needs any more.
+
+use crate::deployment::prune;
+use crate::deployment::sysroot::Host;
+use crate::fault::{Fault, Kind};
+use crate::ops::{Outcome, Target};
+use crate::report::Report;
+use anyhow::Result;
+use ostree_ext::{gio, ostree};
+
+/// What to clean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct What {
+    /// Temporary files, refs and objects that nothing needs.
+    pub base: bool,
+    /// The deployment that would boot next, when it is not the booted one.
+    pub pending: bool,
+    /// The deployments behind the booted one.
+    pub rollback: bool,
+}
+
+/// Drops what was asked for; the booted deployment and pinned ones always stay.
+pub fn run(host: &Host, target: &Target, what: What, report: &dyn Report) -> Result<Outcome> {
+    if what == What::default() {
+        return Err(Fault::new(
+            Kind::Usage,
+            "At least one of --base, --pending and --rollback must be given",
+        )
+        .into());
+    }
+    let lock = host.lock("cleanup", target.patience, report)?;
+    let stateroot = host.stateroot(target.stateroot.as_deref())?;
+    let before = host.deployments();
+    let marks: Vec<Mark> = before
+        .iter()
+        .map(|deployment| Mark {
+            ours: deployment.osname() == stateroot,
+            booted: host.booted().is_some_and(|booted| booted.equal(deployment)),
+            pinned: deployment.is_pinned(),
+        })
+        .collect();
+    let keep = kept(&marks, what);
+    let after: Vec<ostree::Deployment> = before
+        .iter()
+        .zip(&keep)
+        .filter(|(_, keep)| **keep)
+        .map(|(deployment, _)| deployment.clone())
+        .collect();
+    let dropped = before.len() - after.len();
+    if dropped > 0 {
+        let options = ostree::SysrootWriteDeploymentsOpts { do_postclean: false };
+        host.sysroot()
+            .write_deployments_with_options(&after, &options, gio::Cancellable::NONE)?;
+    }
+    if dropped > 0 || what.base {
+        let freed = prune::clean(&lock)?;
+        report.note(&format!(
+            "Removed {} images and {} layers ({} objects, {} bytes).",
+            freed.images, freed.layers, freed.objects, freed.bytes
+        ));
+    }
+    Ok(if dropped > 0 {
+        Outcome::Changed(format!("Deployments removed: {dropped}"))
+    } else {
+        Outcome::Unchanged("Deployments unchanged.".to_owned())
+    })
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    ours: bool,
+    booted: bool,
+    pinned: bool,
+}
+
+/// Returns which deployments stay, in boot order.
+///
+/// Where nothing is booted from the sysroot, its first deployment of the stateroot takes the booted one's place.
+fn kept(marks: &[Mark], what: What) -> Vec<bool> {
+    let current = marks
+        .iter()
+        .position(|mark| mark.booted)
+        .or_else(|| marks.iter().position(|mark| mark.ours))
+        .unwrap_or(marks.len());
+    marks
+        .iter()
+        .enumerate()
+        .map(|(place, mark)| {
+            let drop = mark.ours
+                && !mark.booted
+                && !mark.pinned
+                && ((what.pending && place < current) || (what.rollback && place > current));
+            !drop
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(text: &str) -> Mark {
+        Mark {
+            ours: !text.contains('f'),
+            booted: text.contains('b'),
+            pinned: text.contains('p'),
+        }
+    }
+
+    #[test]
+    fn only_what_was_asked_for_goes() {
+        let pending = What {
+            pending: true,
+            ..What::default()
+        };
+        let rollback = What {
+            rollback: true,
+            ..What::default()
+        };
+        for (marks, what, expected) in [
+            (&["o", "b", "o"][..], pending, &[false, true, true][..]),
+            (&["o", "b", "o"], rollback, &[true, true, false]),
+            (&["o", "b", "p", "o"], rollback, &[true, true, true, false]),
+            (&["f", "b", "f"], rollback, &[true, true, true]),
+            (&["o", "o"], rollback, &[true, false]),
+            (&["o", "o"], pending, &[true, true]),
+        ] {
+            let marks: Vec<Mark> = marks.iter().map(|text| mark(text)).collect();
+            assert_eq!(kept(&marks, what), expected, "{marks:?} {what:?}");
+        }
+    }
+}

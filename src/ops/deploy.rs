@@ -1,0 +1,171 @@
+//! `deploy`: boot one particular image of the followed reference, by digest or by version.
+
+use crate::deployment::advance::{self, Advance, Source};
+use crate::deployment::origin::Origin;
+use crate::deployment::sysroot::{Host, WriteLock};
+use crate::fault::{Fault, Kind};
+use crate::image::reference::ImageReference;
+use crate::image::store::{self, StoredImage};
+use crate::ops::{Fetch, Outcome, Target};
+use crate::report::Report;
+use anyhow::{Context, Result};
+
+/// How to deploy.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stateroot and patience.
+    pub target: Target,
+    /// `sha256:...`, `version=V` or a bare version.
+    pub revision: String,
+    /// Cache only, download only, locked.
+    pub fetch: Fetch,
+    /// Refuse an image that was created before the current one.
+    pub disallow_downgrade: bool,
+}
+
+/// What the user asked for, told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Revision {
+    Digest(String),
+    Version(String),
+}
+
+/// Boots the image with the given digest or version next; the host goes on following its tag, so that a later
+/// `upgrade` leaves it again.
+pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
+    let wanted = parse(&options.revision)?;
+    let lock = host.lock("deploy", options.target.patience, report)?;
+    let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
+    let merge = host.merge_deployment(&stateroot).ok_or_else(|| {
+        Fault::new(
+            Kind::NotFound,
+            format!("The stateroot `{stateroot}` has no deployment that says what to follow"),
+        )
+        .hint("deploy a first image with `apt-ostree rebase REF`")
+    })?;
+    let origin = Origin::of(&merge)?;
+    let reference = origin.require_reference()?;
+    let image = match &wanted {
+        Revision::Digest(digest) => by_digest(&lock, &reference, digest, options.fetch.source(), report)?,
+        Revision::Version(version) => by_version(&lock, &reference, version, options.fetch.source(), report)?,
+    };
+    if options.disallow_downgrade {
+        advance::refuse_downgrade(host, &merge, &image, "leave out `--disallow-downgrade`")?;
+    }
+    if options.fetch.download_only {
+        return Ok(Outcome::Downloaded(image));
+    }
+    if image.commit == merge.csum()
+        && origin.pinned_digest().as_deref() == Some(image.manifest_digest.as_str())
+    {
+        return Ok(Outcome::Unchanged(format!(
+            "The image {} is deployed already.",
+            image.manifest_digest
+        )));
+    }
+    origin.set_pinned_digest(Some(&image.manifest_digest));
+    let how = advance::advance(
+        &lock,
+        &Advance {
+            stateroot: &stateroot,
+            image: &image,
+            origin: &origin,
+            merge: Some(&merge),
+            kernel_arguments: None,
+            lock_finalization: options.fetch.lock_finalization,
+        },
+        report,
+    )?;
+    Ok(Outcome::Published {
+        how,
+        reference,
+        image,
+    })
+}
+
+fn parse(text: &str) -> Result<Revision, Fault> {
+    if let Some(version) = text.strip_prefix("version=") {
+        return Ok(Revision::Version(version.to_owned()));
+    }
+    let text = text.strip_prefix("revision=").unwrap_or(text);
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(Revision::Digest(format!("sha256:{hex}")));
+    }
+    if text.is_empty() || text.starts_with("sha256:") {
+        return Err(
+            Fault::new(Kind::Usage, format!("`{text}` is neither a digest nor a version"))
+                .hint("give `sha256:` and 64 hexadecimal digits, or `version=V`"),
+        );
+    }
+    Ok(Revision::Version(text.to_owned()))
+}
+
+fn by_digest(
+    lock: &WriteLock<'_>,
+    reference: &ImageReference,
+    digest: &str,
+    source: Source,
+    report: &dyn Report,
+) -> Result<StoredImage> {
+    // An image that a deployment still holds needs no registry.
+    if let Some(image) = deployed(lock, |image| image.manifest_digest == digest) {
+        return Ok(image);
+    }
+    let pinned = reference.with_digest(digest)?;
+    advance::obtain(lock, &pinned, source, report).with_context(|| format!("Fetching {pinned}"))
+}
+
+/// A version is looked for among the deployments first, then as a tag of the same repository.
+fn by_version(
+    lock: &WriteLock<'_>,
+    reference: &ImageReference,
+    version: &str,
+    source: Source,
+    report: &dyn Report,
+) -> Result<StoredImage> {
+    if let Some(image) = deployed(lock, |image| image.version().as_deref() == Some(version)) {
+        return Ok(image);
+    }
+    let tagged = reference.with_tag(version)?;
+    report.note(&format!(
+        "No deployment has the version {version}; trying {tagged}."
+    ));
+    advance::obtain(lock, &tagged, source, report)
+        .with_context(|| format!("Looking for the version {version}"))
+}
+
+fn deployed(lock: &WriteLock<'_>, matches: impl Fn(&StoredImage) -> bool) -> Option<StoredImage> {
+    let repo = lock.host().repo();
+    lock.host()
+        .deployments()
+        .iter()
+        .filter_map(|deployment| store::query_commit(&repo, &deployment.csum()).ok())
+        .find(|image| matches(image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions() {
+        let hex = "a".repeat(64);
+        assert_eq!(parse(&hex).unwrap(), Revision::Digest(format!("sha256:{hex}")));
+        assert_eq!(
+            parse(&format!("sha256:{hex}")).unwrap(),
+            Revision::Digest(format!("sha256:{hex}"))
+        );
+        assert_eq!(
+            parse(&format!("revision={hex}")).unwrap(),
+            Revision::Digest(format!("sha256:{hex}"))
+        );
+        assert_eq!(
+            parse("version=13.2").unwrap(),
+            Revision::Version("13.2".to_owned())
+        );
+        assert_eq!(parse("13.2").unwrap(), Revision::Version("13.2".to_owned()));
+        assert!(parse("sha256:abc").is_err());
+        assert!(parse("").is_err());
+    }
+}

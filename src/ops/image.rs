@@ -1,0 +1,176 @@
+//! `image`: what the repository holds, and imports without a deployment.
+
+use crate::deployment::prune;
+use crate::deployment::sysroot::{Host, Patience, WriteLock};
+use crate::fault::{Fault, Kind};
+use crate::image::gc::{self, Collected};
+use crate::image::policy::Policy;
+use crate::image::pull::{self, PullOptions, Pulled};
+use crate::image::reference::{self, ImageReference};
+use crate::image::store::{self, StoredImage};
+use crate::report::Report;
+use anyhow::{Context, Result};
+use ostree_ext::{gio, ostree};
+use std::path::Path;
+
+/// The repository to work on.
+#[derive(Debug)]
+pub enum Store {
+    /// A repository that belongs to no sysroot.
+    Repo(ostree::Repo),
+    /// The repository of a sysroot.
+    Sysroot(Host),
+}
+
+/// One step of how an image was made, with the layer it brought.
+#[derive(Clone, Debug)]
+pub struct HistoryEntry {
+    /// The layer's digest and compressed size; none for a step that only changed metadata.
+    pub layer: Option<(String, u64)>,
+    /// The command that made it.
+    pub created_by: String,
+}
+
+impl Store {
+    /// Opens a repository by its path.
+    pub fn open_repo(path: &Path) -> Result<Self> {
+        let repo = ostree::Repo::new(&gio::File::for_path(path));
+        repo.open(gio::Cancellable::NONE).map_err(|error| {
+            Fault::new(
+                Kind::NotFound,
+                format!(
+                    "{} is not an OSTree repository: {}",
+                    path.display(),
+                    error.message()
+                ),
+            )
+            .hint(format!(
+                "make one with `ostree init --mode=bare --repo={}`",
+                path.display()
+            ))
+        })?;
+        Ok(Self::Repo(repo))
+    }
+
+    /// Returns the repository.
+    pub fn repo(&self) -> ostree::Repo {
+        match self {
+            Self::Repo(repo) => repo.clone(),
+            Self::Sysroot(host) => host.repo(),
+        }
+    }
+
+    /// Takes the sysroot's lock; a repository of its own has none but libostree's transaction lock.
+    fn lock(&self, verb: &str, patience: Patience, report: &dyn Report) -> Result<Option<WriteLock<'_>>> {
+        match self {
+            Self::Repo(_) => Ok(None),
+            Self::Sysroot(host) => host.lock(verb, patience, report).map(Some),
+        }
+    }
+}
+
+/// Imports an image; what a failure leaves is described at [`pull::pull`].
+pub fn pull(store: &Store, text: &str, patience: Patience, report: &dyn Report) -> Result<Pulled> {
+    let resolved = reference::resolve(text, &Policy::load()?)?;
+    if let Some(note) = &resolved.chosen_form_note {
+        report.note(note);
+    }
+    let _lock = store.lock("image pull", patience, report)?;
+    pull::pull(
+        &store.repo(),
+        &resolved.reference,
+        &PullOptions {
+            require_bootable: false,
+        },
+        report,
+    )
+    .with_context(|| format!("Pulling {}", resolved.reference))
+}
+
+/// Returns the stored image of that name.
+pub fn find(store: &Store, text: &str) -> Result<StoredImage> {
+    let reference = parse(text)?;
+    store::find(&store.repo(), &reference)?.ok_or_else(|| missing(&reference).into())
+}
+
+/// Returns how a stored image was made, oldest step first.
+pub fn history(image: &StoredImage) -> Vec<HistoryEntry> {
+    let mut layers = image
+        .manifest
+        .layers()
+        .iter()
+        .map(|layer| (layer.digest().to_string(), layer.size()));
+    let steps = image.config.history().as_deref().unwrap_or_default();
+    let mut entries: Vec<HistoryEntry> = steps
+        .iter()
+        .map(|step| HistoryEntry {
+            layer: if step.empty_layer().unwrap_or(false) {
+                None
+            } else {
+                layers.next()
+            },
+            created_by: step
+                .created_by()
+                .clone()
+                .or_else(|| step.comment().clone())
+                .unwrap_or_default(),
+        })
+        .collect();
+    entries.extend(layers.map(|layer| HistoryEntry {
+        layer: Some(layer),
+        created_by: String::new(),
+    }));
+    entries
+}
+
+/// Forgets a stored image and removes what only it needed. Deployments made from it keep working.
+pub fn remove(store: &Store, text: &str, patience: Patience, report: &dyn Report) -> Result<Collected> {
+    let reference = parse(text)?;
+    let lock = store.lock("image remove", patience, report)?;
+    if let Some(lock) = &lock {
+        prune::protect(lock)?;
+    }
+    if !store::remove(&store.repo(), &reference)? {
+        return Err(missing(&reference).into());
+    }
+    collect(store)
+}
+
+/// Removes layers and objects that no stored image and no deployment needs.
+pub fn prune(store: &Store, patience: Patience, report: &dyn Report) -> Result<Collected> {
+    let lock = store.lock("image prune", patience, report)?;
+    if let Some(lock) = &lock {
+        prune::protect(lock)?;
+    }
+    collect(store)
+}
+
+fn collect(store: &Store) -> Result<Collected> {
+    let repo = store.repo();
+    let mut references = Vec::new();
+    for (name, _) in store::list(&repo)? {
+        references.push(format!("ostree-unverified-image:{name}").parse::<ImageReference>()?);
+    }
+    let commits: Vec<String> = match store {
+        Store::Repo(_) => Vec::new(),
+        Store::Sysroot(host) => host
+            .deployments()
+            .iter()
+            .map(|deployment| deployment.csum().to_string())
+            .collect(),
+    };
+    gc::collect(&repo, &references, &commits)
+}
+
+/// A name is looked up the same whatever signature rule it was imported under.
+fn parse(text: &str) -> Result<ImageReference> {
+    Ok(reference::resolve(text, &Policy::load()?)?.reference)
+}
+
+fn missing(reference: &ImageReference) -> Fault {
+    Fault::new(
+        Kind::NotFound,
+        format!("The image {reference} is not stored here"),
+    )
+    .hint("see what is stored with `apt-ostree image list`")
+}

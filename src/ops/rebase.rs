@@ -1,0 +1,103 @@
+//! `rebase`: follow another image reference.
+
+use crate::deployment::advance::{self, Advance};
+use crate::deployment::origin::Origin;
+use crate::deployment::sysroot::Host;
+use crate::image::policy::Policy;
+use crate::image::reference;
+use crate::ops::{Fetch, Outcome, Target};
+use crate::report::Report;
+use anyhow::{Context, Result};
+
+/// How to rebase.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stateroot and patience.
+    pub target: Target,
+    /// What the user typed.
+    pub reference: String,
+    /// A manifest digest to deploy instead of what the tag names now.
+    pub revision: Option<String>,
+    /// Cache only, download only, locked.
+    pub fetch: Fetch,
+    /// Refuse an image that was created before the current one.
+    pub disallow_downgrade: bool,
+}
+
+/// Makes the host follow another reference and boots its image next.
+///
+/// A first deployment of an empty stateroot works the same way. The reference is resolved against the signature
+/// policy and never drops the enforcement the host had.
+pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
+    let lock = host.lock("rebase", options.target.patience, report)?;
+    let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
+    let merge = host.merge_deployment(&stateroot);
+    // An origin that cannot be read must not keep a host from being rescued by following something readable.
+    let current = match merge.as_ref().map(Origin::of) {
+        Some(Ok(origin)) => Some(origin),
+        Some(Err(error)) => {
+            report.warning(&format!(
+                "The current origin cannot be read and is replaced: {error:#}."
+            ));
+            None
+        }
+        None => None,
+    };
+    let followed = current
+        .as_ref()
+        .and_then(|origin| origin.reference().ok().flatten());
+    let policy = Policy::load()?;
+    let resolved = reference::follow(
+        followed.as_ref(),
+        reference::resolve(&options.reference, &policy)?,
+    )?;
+    if let Some(note) = &resolved.chosen_form_note {
+        report.note(note);
+    }
+    let reference = resolved.reference;
+    let origin = match current {
+        Some(origin) => {
+            origin.follow(&reference);
+            origin
+        }
+        None => Origin::following(&reference),
+    };
+    origin.set_pinned_digest(options.revision.as_deref());
+    let fetched = match &options.revision {
+        Some(digest) => reference.with_digest(digest)?,
+        None => reference.clone(),
+    };
+    let image = advance::obtain(&lock, &fetched, options.fetch.source(), report)
+        .with_context(|| format!("Rebasing to {fetched}"))?;
+    if options.disallow_downgrade {
+        if let Some(merge) = &merge {
+            advance::refuse_downgrade(host, merge, &image, "leave out `--disallow-downgrade`")?;
+        }
+    }
+    if options.fetch.download_only {
+        return Ok(Outcome::Downloaded(image));
+    }
+    let same_intent = followed.as_ref() == Some(&reference) && options.revision.is_none();
+    if same_intent && merge.as_ref().is_some_and(|merge| merge.csum() == image.commit) {
+        return Ok(Outcome::Unchanged(format!(
+            "This host already follows {reference}, and its image has not changed."
+        )));
+    }
+    let how = advance::advance(
+        &lock,
+        &Advance {
+            stateroot: &stateroot,
+            image: &image,
+            origin: &origin,
+            merge: merge.as_ref(),
+            kernel_arguments: None,
+            lock_finalization: options.fetch.lock_finalization,
+        },
+        report,
+    )?;
+    Ok(Outcome::Published {
+        how,
+        reference,
+        image,
+    })
+}

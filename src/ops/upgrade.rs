@@ -1,0 +1,67 @@
+//! `upgrade`: fetch what the followed reference names now, and make it boot next.
+
+use crate::deployment::advance::{self, Advance};
+use crate::deployment::origin::Origin;
+use crate::deployment::sysroot::Host;
+use crate::fault::{Fault, Kind};
+use crate::ops::{Fetch, Outcome, Target};
+use crate::report::Report;
+use anyhow::{Context, Result};
+
+/// How to upgrade.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stateroot and patience.
+    pub target: Target,
+    /// Cache only, download only, locked.
+    pub fetch: Fetch,
+    /// Accept an image that was created before the current one.
+    pub allow_downgrade: bool,
+}
+
+/// Makes the newest image of the followed reference boot next.
+///
+/// Until the new deployment is published the booted and the pending deployments are untouched. A digest that
+/// `deploy` fixed is followed no longer.
+pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
+    let lock = host.lock("upgrade", options.target.patience, report)?;
+    let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
+    let merge = host.merge_deployment(&stateroot).ok_or_else(|| {
+        Fault::new(
+            Kind::NotFound,
+            format!("The stateroot `{stateroot}` has no deployment to upgrade"),
+        )
+        .hint("deploy a first image with `apt-ostree rebase REF`")
+    })?;
+    let origin = Origin::of(&merge)?;
+    let reference = origin.require_reference()?;
+    let image = advance::obtain(&lock, &reference, options.fetch.source(), report)
+        .with_context(|| format!("Upgrading to {reference}"))?;
+    if image.commit == merge.csum() && origin.pinned_digest().is_none() {
+        return Ok(Outcome::Unchanged("No upgrade available.".to_owned()));
+    }
+    if !options.allow_downgrade {
+        advance::refuse_downgrade(host, &merge, &image, "accept it with `--allow-downgrade`")?;
+    }
+    if options.fetch.download_only {
+        return Ok(Outcome::Downloaded(image));
+    }
+    origin.set_pinned_digest(None);
+    let how = advance::advance(
+        &lock,
+        &Advance {
+            stateroot: &stateroot,
+            image: &image,
+            origin: &origin,
+            merge: Some(&merge),
+            kernel_arguments: None,
+            lock_finalization: options.fetch.lock_finalization,
+        },
+        report,
+    )?;
+    Ok(Outcome::Published {
+        how,
+        reference,
+        image,
+    })
+}
