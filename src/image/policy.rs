@@ -44,8 +44,8 @@ enum Requirement {
     SigstoreSigned,
 }
 
-/// What a policy says about one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a policy says about one image, from lenient to strict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Anything is accepted.
     AcceptsAnything,
@@ -164,18 +164,7 @@ impl Policy {
 
     /// Returns what the most specific rule for the image says.
     pub fn verdict(&self, reference: &ImageReference) -> Verdict {
-        let requirements = self.requirements(reference);
-        // All requirements of a list must hold, so one that demands makes the list demand.
-        if requirements.contains(&Requirement::Reject) {
-            Verdict::Rejects
-        } else if requirements
-            .iter()
-            .all(|requirement| *requirement == Requirement::InsecureAcceptAnything)
-        {
-            Verdict::AcceptsAnything
-        } else {
-            Verdict::DemandsSignature
-        }
+        verdict(self.requirements(reference))
     }
 
     fn requirements(&self, reference: &ImageReference) -> &[Requirement] {
@@ -205,7 +194,11 @@ fn scopes(reference: &ImageReference) -> Vec<String> {
         // Docker archives have no identity: only the scope "" applies to them.
         Transport::DockerArchive => Vec::new(),
         Transport::ContainerStorage => match RegistryName::parse(reference.name()) {
-            Ok(name) => parents(&full_name(&name)),
+            Ok(name) => {
+                let mut scopes = vec![full_name(&name)];
+                scopes.extend(parents(&name.full_repository()));
+                scopes
+            }
             Err(_) => Vec::new(),
         },
         Transport::Dir => path_scopes(reference.name()),
@@ -256,8 +249,8 @@ fn path_scopes(path: &str) -> Vec<String> {
         .collect()
 }
 
-/// Scopes of podman's storage may begin with the store, `[driver@root]`, which is not known here: the rule counts
-/// whichever the store is, so that in doubt a signature is demanded and skopeo has the last word.
+/// Scopes of podman's storage may begin with the store, `[driver@root]`, which is not known here: every such rule
+/// for the name counts, and of several the strictest, so that in doubt a signature is demanded.
 fn storage_rule<'a>(
     reference: &ImageReference,
     rules: &'a BTreeMap<String, Vec<Requirement>>,
@@ -265,13 +258,29 @@ fn storage_rule<'a>(
     if reference.transport() != Transport::ContainerStorage {
         return None;
     }
-    let behind_store = |scope: &'a str| Some(scope.strip_prefix('[')?.split_once(']')?.1);
-    let wanted = scopes(reference);
-    let wanted = wanted.iter().map(String::as_str).chain([""]);
-    wanted.into_iter().find_map(|wanted| {
-        rules
-            .iter()
-            .find(|(scope, _)| behind_store(scope) == Some(wanted))
-            .map(|(_, requirements)| requirements)
-    })
+    let mut wanted = scopes(reference);
+    wanted.push(String::new());
+    let applies = |scope: &str| {
+        let behind_store = scope.strip_prefix('[').and_then(|scope| scope.split_once(']'));
+        behind_store.is_some_and(|(_, name)| wanted.iter().any(|wanted| wanted == name))
+    };
+    rules
+        .iter()
+        .filter(|(scope, _)| applies(scope))
+        .map(|(_, requirements)| requirements)
+        .max_by_key(|requirements| verdict(requirements))
+}
+
+/// All requirements of a list must hold, so one that demands makes the list demand.
+fn verdict(requirements: &[Requirement]) -> Verdict {
+    if requirements.contains(&Requirement::Reject) {
+        Verdict::Rejects
+    } else if requirements
+        .iter()
+        .all(|requirement| *requirement == Requirement::InsecureAcceptAnything)
+    {
+        Verdict::AcceptsAnything
+    } else {
+        Verdict::DemandsSignature
+    }
 }

@@ -67,6 +67,11 @@ impl Image {
         self
     }
 
+    /// Returns the architecture as images name it.
+    pub fn architecture_name(&self) -> &str {
+        &self.architecture
+    }
+
     /// Sets another architecture.
     pub fn architecture(mut self, architecture: &str) -> Self {
         self.architecture = architecture.to_owned();
