@@ -1,6 +1,7 @@
 //! Integration tests; one binary, one file a subject.
 
 mod credentials;
+mod docs;
 mod layering;
 mod policy;
 mod references;
