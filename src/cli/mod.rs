@@ -13,6 +13,7 @@ mod kargs;
 mod outcome;
 mod pin;
 mod progress;
+mod provision;
 mod rebase;
 mod rollback;
 mod status;
@@ -85,6 +86,9 @@ enum Verb {
     /// Images in the repository: pull, list, history, inspect, remove, prune
     #[command(subcommand)]
     Image(image::Command),
+    /// Install an image on a file system or a disk
+    #[command(subcommand)]
+    Provision(provision::Command),
     Completion(completion::Arguments),
 }
 
@@ -159,6 +163,7 @@ impl Verb {
             Self::Unpin(_) => Some("unpin"),
             Self::FinalizeDeployment(_) => Some("finalize-deployment"),
             Self::Image(command) => command.writes(),
+            Self::Provision(_) => Some("provision"),
             Self::Status(_) | Self::Completion(_) => None,
         }
     }
@@ -231,6 +236,7 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Unpin(arguments) => pin::run(arguments, false, &mut context),
         Verb::FinalizeDeployment(arguments) => finalize::run(arguments, &mut context),
         Verb::Image(command) => image::run(command, &mut context),
+        Verb::Provision(command) => provision::run(command, context.out, context.report),
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
     }
 }

@@ -97,6 +97,12 @@ pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// Returns whether a program of this name is on `PATH`.
+pub fn has_program(name: &str) -> bool {
+    let path = variable("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod child;
 pub mod environment;
+pub mod interrupt;
 pub mod lock;
 pub mod loop_device;
 pub mod mounts;

@@ -9,6 +9,7 @@ pub mod finalize;
 pub mod image;
 pub mod kargs;
 pub mod pin;
+pub mod provision;
 pub mod rebase;
 pub mod reboot;
 pub mod rollback;

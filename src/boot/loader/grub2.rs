@@ -23,6 +23,9 @@ set default=0
 set timeout=2
 ";
 
+/// The key of the repository's configuration; a libostree that knows it holds its name.
+const BOOT_PREFIX: &[u8] = b"bootprefix";
+
 /// Returns the first `grub.cfg` of a host that uses libostree's backend, for the entries now in `boot`.
 ///
 /// GRUB reads paths from the top of the file system that holds `/boot`, while the paths in the entries begin with
@@ -95,6 +98,29 @@ pub fn check_ready(root: &Dir) -> Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// Checks that the libostree in `root` can write boot entries for a `/boot` on the root file system.
+///
+/// libostree before 2023 always writes paths that begin below `/boot`, which GRUB then looks for in the wrong place.
+#[context("Checking libostree")]
+pub fn check_boot_prefix(root: &Dir) -> Result<()> {
+    let folder = root.open_dir(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH))?;
+    let library = folder
+        .read("libostree-1.so.1")
+        .context("Reading libostree-1.so.1")?;
+    if library
+        .windows(BOOT_PREFIX.len())
+        .any(|window| window == BOOT_PREFIX)
+    {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Kind::Unsupported,
+        "The image's libostree writes boot entries that GRUB cannot read from a /boot on the root file system",
+    )
+    .hint("use `--bootloader grub`, or give /boot a file system of its own")
+    .into())
 }
 
 /// Returns `path` of a boot entry as it is from the top of the file system with `/boot`.

@@ -13,7 +13,7 @@ mod entry;
 mod grub2;
 mod script;
 
-pub use grub2::{check_grub_cfg, check_ready, first_grub_cfg};
+pub use grub2::{check_boot_prefix, check_grub_cfg, check_ready, first_grub_cfg};
 pub use script::grub_safe;
 
 use anyhow::{Context, Result};
@@ -97,7 +97,7 @@ impl Loader {
     ///
     /// Called outside a booted host only, where libostree's backend cannot work.
     #[context("Installing the boot loader {self}")]
-    pub fn install(self, boot: &Dir, place: &BootPlace) -> Result<()> {
+    pub fn install(self, boot: &Dir, place: Option<&BootPlace>) -> Result<()> {
         match self {
             Self::None => Ok(()),
             Self::Grub => {
@@ -107,6 +107,13 @@ impl Loader {
                 Ok(())
             }
             Self::Grub2 => {
+                let place = place.ok_or_else(|| {
+                    Fault::new(
+                        Kind::Unsupported,
+                        "GRUB cannot find /boot: its file system has no UUID",
+                    )
+                    .hint("use `--bootloader grub`")
+                })?;
                 let loader = boot.open_dir("loader").context("Opening the boot entries")?;
                 loader.atomic_write("grub.cfg", first_grub_cfg(boot, place)?)?;
                 check_grub_cfg(boot)?;
@@ -185,7 +192,7 @@ mod tests {
         };
         for loader in [Loader::Grub, Loader::Grub2, Loader::None] {
             let (_temporary, boot) = boot();
-            loader.install(&boot, &place).unwrap();
+            loader.install(&boot, Some(&place)).unwrap();
             assert_eq!(Loader::detect(&boot).unwrap(), loader);
             assert_eq!(loader.to_string().parse::<Loader>().unwrap(), loader);
         }

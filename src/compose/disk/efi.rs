@@ -22,11 +22,25 @@ pub struct EfiFiles {
 }
 
 impl EfiFiles {
-    /// Reads shim and GRUB from the first of `trees` that has both, which is the image's own or else the host's.
+    /// Reads shim and GRUB from the first that has both: the tree `given`, the image's tree, this host.
     ///
-    /// Fails with the names of the Debian packages when no tree has them.
+    /// Fails with the names of the Debian packages when none has them.
     #[context("Finding the signed boot loader")]
-    pub fn find(trees: &[&Dir]) -> Result<Self> {
+    pub fn find(given: Option<&Path>, image: &Path) -> Result<Self> {
+        let open = |path: &Path| {
+            Dir::open_ambient_dir(path, ambient_authority())
+                .with_context(|| format!("Opening {}", path.display()))
+        };
+        let mut trees = Vec::new();
+        if let Some(given) = given {
+            trees.push(open(given)?);
+        }
+        trees.push(open(image)?);
+        trees.push(open(Path::new("/"))?);
+        Self::find_in(&trees)
+    }
+
+    fn find_in(trees: &[Dir]) -> Result<Self> {
         let (suffix, upper, packages) = match std::env::consts::ARCH {
             "aarch64" => ("aa64", "AA64", "arm64"),
             _ => ("x64", "X64", "amd64"),
@@ -148,7 +162,7 @@ mod tests {
     fn missing_packages_are_named() {
         let temporary = tempfile::tempdir().unwrap();
         let empty = Dir::open_ambient_dir(temporary.path(), ambient_authority()).unwrap();
-        let error = EfiFiles::find(&[&empty]).unwrap_err();
+        let error = EfiFiles::find_in(&[empty]).unwrap_err();
         let fault = Fault::find(&error).unwrap();
         assert!(fault.hint.as_ref().unwrap().contains("shim-signed"), "{fault:?}");
     }
@@ -171,7 +185,7 @@ mod tests {
         if std::env::consts::ARCH != "x86_64" {
             return;
         }
-        let mut found = EfiFiles::find(&[&tree("image"), &tree("host")]).unwrap();
+        let mut found = EfiFiles::find_in(&[tree("image"), tree("host")]).unwrap();
         found.add_stub(&BootPlace {
             uuid: "1-2".to_owned(),
             own: true,

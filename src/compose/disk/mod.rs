@@ -14,7 +14,7 @@ mod target;
 
 pub use efi::EfiFiles;
 pub use filesystem::{Filesystem, new_uuid};
-pub use target::{Target, tree_size};
+pub use target::{Mounted, Target, require_size, tree_size};
 
 use crate::host::runner::Cmd;
 use anyhow::Result;

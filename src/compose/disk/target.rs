@@ -83,9 +83,7 @@ impl Target {
         };
         let size = disk.seek(SeekFrom::End(0)).context("Finding its size")?;
         drop(disk);
-        if size < SMALLEST {
-            return Err(too_small(size).into());
-        }
+        require_size(size)?;
         let found = Cmd::new("wipefs")
             .args(["--no-act", "--noheadings", "--output", "TYPE"])
             .arg(path)
@@ -120,7 +118,57 @@ pub fn tree_size(tree: &Path) -> Result<u64> {
         .with_context(|| format!("Reading the size of {}", tree.display()))
 }
 
-pub(super) fn too_small(size: u64) -> Fault {
+/// The file system that is mounted at a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// Its UUID, where it has one.
+    pub uuid: Option<String>,
+}
+
+impl Mounted {
+    /// Returns what is mounted at `path`; nothing when `path` is no mount point.
+    #[context("Looking for a mount at {}", path.display())]
+    pub fn at(path: &Path) -> Result<Option<Self>> {
+        let found = Cmd::new("findmnt")
+            .args([
+                "--noheadings",
+                "--first-only",
+                "--nofsroot",
+                "--output",
+                "SOURCE",
+                "--mountpoint",
+            ])
+            .arg(path)
+            .output()?;
+        let source = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+        if !found.status.success() || source.is_empty() {
+            return Ok(None);
+        }
+        if !source.starts_with('/') {
+            return Ok(Some(Self { uuid: None }));
+        }
+        // The device is read, because a container may lack udev's data about it.
+        let probed = Cmd::new("blkid")
+            .args(["--probe", "--match-tag", "UUID", "--output", "value"])
+            .arg(&source)
+            .output()?;
+        let uuid = String::from_utf8_lossy(&probed.stdout).trim().to_owned();
+        Ok(Some(Self {
+            uuid: Some(uuid).filter(|uuid| !uuid.is_empty()),
+        }))
+    }
+}
+
+/// Fails when a disk of `size` bytes is too small for any image.
+pub fn require_size(size: u64) -> Result<(), Fault> {
+    if size < SMALLEST {
+        Err(too_small(size))
+    } else {
+        Ok(())
+    }
+}
+
+fn too_small(size: u64) -> Fault {
     Fault::new(
         Kind::NoSpace,
         format!(
