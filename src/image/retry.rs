@@ -6,8 +6,10 @@ use std::time::Duration;
 /// How long and how often a fetch goes on before it is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How often a request is tried in all.
+    /// How often opening an image is tried in all.
     pub attempts: u32,
+    /// How often the rest of an image that could be opened is tried in all: its source is known to work.
+    pub resumptions: u32,
     /// The pause before the second attempt; it doubles before each further one.
     pub first_pause: Duration,
     /// A layer that brings no byte for so long counts as broken off.
@@ -23,6 +25,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             attempts: 4,
+            resumptions: 7,
             first_pause: Duration::from_millis(500),
             stall: Duration::from_secs(60),
             ask_after: Duration::from_secs(3),
@@ -54,23 +57,36 @@ impl Failure {
 
 /// The attempts at one piece of work; counts them and waits between them.
 #[derive(Debug)]
-pub(crate) struct Attempts<'a> {
-    limits: &'a Limits,
+pub(crate) struct Attempts {
+    allowed: u32,
+    first_pause: Duration,
     made: u32,
 }
 
-impl<'a> Attempts<'a> {
-    /// Returns a counter with no attempt made.
-    pub(crate) fn new(limits: &'a Limits) -> Self {
-        Self { limits, made: 0 }
+impl Attempts {
+    /// Returns the attempts at opening an image.
+    pub(crate) fn at_opening(limits: &Limits) -> Self {
+        Self {
+            allowed: limits.attempts,
+            first_pause: limits.first_pause,
+            made: 0,
+        }
+    }
+
+    /// Returns the attempts at what comes after opening.
+    pub(crate) fn at_resuming(limits: &Limits) -> Self {
+        Self {
+            allowed: limits.resumptions,
+            ..Self::at_opening(limits)
+        }
     }
 
     /// Takes note of a failed attempt: waits when another one is due, else returns the error.
     pub(crate) async fn failed(&mut self, failure: Failure) -> Result<()> {
         self.made += 1;
         match failure {
-            Failure::Transient(error) if self.made < self.limits.attempts => {
-                let pause = self.limits.first_pause * 2u32.saturating_pow(self.made - 1);
+            Failure::Transient(error) if self.made < self.allowed => {
+                let pause = self.first_pause * 2u32.saturating_pow(self.made - 1);
                 tracing::info!(
                     "attempt {} failed, trying again in {pause:?}: {error:#}",
                     self.made
@@ -95,6 +111,7 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         attempts: 3,
+        resumptions: 3,
         first_pause: Duration::from_millis(10),
         stall: Duration::from_secs(1),
         ask_after: Duration::from_secs(1),
@@ -103,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn transient_failures_are_bounded_and_pauses_grow() {
-        let mut attempts = Attempts::new(&LIMITS);
+        let mut attempts = Attempts::at_opening(&LIMITS);
         let start = Instant::now();
         let failure = || Failure::transient(anyhow::anyhow!("no luck"));
         attempts.failed(failure()).await.unwrap();
@@ -114,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_final_failure_ends_at_once() {
-        let mut attempts = Attempts::new(&LIMITS);
+        let mut attempts = Attempts::at_opening(&LIMITS);
         attempts
             .failed(Failure::last(anyhow::anyhow!("never")))
             .await

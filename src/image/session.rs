@@ -6,10 +6,10 @@
 use crate::fault::{Fault, Kind};
 use crate::host::child::Mark;
 use crate::image::credentials::Credentials;
-use crate::image::proxy::SourceOptions;
+use crate::image::proxy::{SourceLayer, SourceOptions};
 use crate::image::retry::Failure;
 use crate::image::signature::find_credentials;
-use containers_image_proxy::{ImageProxy, ImageProxyConfig, OpenedImage};
+use containers_image_proxy::{ConvertedLayerInfo, ImageProxy, ImageProxyConfig, OpenedImage};
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -157,11 +157,15 @@ impl Session {
     }
 
     /// Returns what the source has for each layer, in the manifest's order, where this skopeo can tell.
-    pub(crate) async fn layer_info(
-        &self,
-    ) -> Result<Option<Vec<containers_image_proxy::ConvertedLayerInfo>>, Failure> {
+    pub(crate) async fn layer_info(&self) -> Result<Option<Vec<SourceLayer>>, Failure> {
         let request = self.server.proxy.get_layer_info(&self.image);
-        self.server.answer(self.limit, request).await
+        let layers = self.server.answer(self.limit, request).await?;
+        let of = |layer: ConvertedLayerInfo| SourceLayer {
+            digest: layer.digest,
+            size: layer.size,
+            media_type: layer.media_type,
+        };
+        Ok(layers.map(|layers| layers.into_iter().map(of).collect()))
     }
 
     /// Returns the underlying proxy and image, for streaming; `lend` keeps count of what is under way.

@@ -2,7 +2,7 @@
 
 use crate::support::home::Home;
 use crate::support::image::{Damage, Image, OciImage, blob_path, sha256};
-use crate::support::layer::Layer;
+use crate::support::layer::{Layer, Packing};
 use crate::support::registry::Registry;
 use crate::support::relay::{Behaviour, Relay};
 use crate::support::write;
@@ -307,4 +307,27 @@ fn processes_with_home(home: &str) -> usize {
         .filter_map(|entry| std::fs::read(entry.ok()?.path().join("environ")).ok())
         .filter(|environment| String::from_utf8_lossy(environment).contains(home))
         .count()
+}
+
+#[test]
+fn every_transport_is_read() {
+    let home = Home::new();
+    let directory = tempfile::tempdir().unwrap();
+    let image = Image::bootable("1")
+        .layer(Layer::new().noise("usr/share/one", 300_000))
+        .layer(Layer::new().noise("usr/share/two", 300_000).packed(Packing::None))
+        .write(&directory.path().join("oci"), "x");
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    for name in [
+        format!("oci:{}:x", at("again")),
+        format!("oci-archive:{}", at("image.oci.tar")),
+        format!("docker-archive:{}", at("image.docker.tar")),
+        format!("dir:{}", at("plain")),
+        "containers-storage:localhost/os:1".to_owned(),
+    ] {
+        image.push(&home, &name, &[]);
+        let layers = fetch(&format!("ostree-unverified-image:{name}"), &home.options())
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        assert_eq!(layers.len(), 3, "{name}");
+    }
 }

@@ -78,6 +78,24 @@ impl Home {
         Surroundings::below_home(self.path())
             .with("XDG_RUNTIME_DIR", self.path().join("run"))
             .with("CONTAINERS_REGISTRIES_CONF", configuration)
+            .with("CONTAINERS_STORAGE_CONF", self.storage())
+    }
+
+    /// Gives podman and skopeo a storage of their own below the home directory.
+    ///
+    /// The plain `vfs` driver needs no mounts, so it works wherever the tests run.
+    pub fn storage(&self) -> PathBuf {
+        let path = self.path().join("storage.conf");
+        let (root, run_root) = (self.path().join("storage"), self.path().join("storage-run"));
+        write(
+            &path,
+            format!(
+                "[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
+                root.display(),
+                run_root.display()
+            ),
+        );
+        path
     }
 
     /// Returns options for opening images in this home, with short pauses and limits.
@@ -87,6 +105,7 @@ impl Home {
             auth_root: self.path().join("root"),
             limits: Limits {
                 attempts: 3,
+                resumptions: 4,
                 first_pause: Duration::from_millis(50),
                 stall: Duration::from_secs(5),
                 ask_after: Duration::from_millis(300),
