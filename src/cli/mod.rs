@@ -6,6 +6,7 @@
 
 mod cleanup;
 mod completion;
+pub mod container;
 mod deploy;
 mod finalize;
 mod image;
@@ -89,6 +90,9 @@ enum Verb {
     /// Install an image on a file system or a disk
     #[command(subcommand)]
     Provision(provision::Command),
+    /// Build images: make a plain Debian root bootable, check an image
+    #[command(subcommand)]
+    Container(container::Command),
     Completion(completion::Arguments),
 }
 
@@ -164,7 +168,7 @@ impl Verb {
             Self::FinalizeDeployment(_) => Some("finalize-deployment"),
             Self::Image(command) => command.writes(),
             Self::Provision(_) => Some("provision"),
-            Self::Status(_) | Self::Completion(_) => None,
+            Self::Status(_) | Self::Container(_) | Self::Completion(_) => None,
         }
     }
 }
@@ -237,6 +241,7 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::FinalizeDeployment(arguments) => finalize::run(arguments, &mut context),
         Verb::Image(command) => image::run(command, &mut context),
         Verb::Provision(command) => provision::run(command, context.out, context.report),
+        Verb::Container(command) => container::run(command, context.out, context.report),
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
     }
 }

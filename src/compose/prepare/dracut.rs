@@ -1,0 +1,262 @@
+//! The initramfs: made by dracut with the ostree module, and made again only when what went into it changed.
+
+use super::rootfs;
+use crate::compose::initramfs;
+use crate::fault::{Fault, Kind};
+use crate::host::runner::Cmd;
+use crate::report::Report;
+use anyhow::{Context, Result};
+use cap_std_ext::cap_std::fs::Dir;
+use fn_error_context::context;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Settings for every run of dracut on this image, ours and anybody else's.
+const CONFIGURATION: &str = "\
+# Written by apt-ostree container prepare: the initramfs serves every machine that boots the image.
+hostonly=\"no\"
+reproducible=\"yes\"
+compress=\"zstd\"
+add_dracutmodules+=\" ostree systemd \"
+# Newer releases of dracut set these for hostonly images only, and the ostree module needs them.
+systemdsystemunitdir=\"/usr/lib/systemd/system\"
+systemdsystemconfdir=\"/etc/systemd/system\"
+";
+
+/// Where the digest of the inputs is kept.
+const RECORD: &str = "usr/lib/sysimage/apt-ostree/initramfs";
+
+/// Files of the initramfs that change with the image and do not matter before the switch to the real root.
+const INDIFFERENT: &[&str] = &[
+    "etc/ld.so.cache",
+    "etc/passwd",
+    "etc/group",
+    "etc/shadow",
+    "etc/gshadow",
+];
+
+/// Writes the settings that make a bootable initramfs, where the image has none of its own.
+pub(super) fn configure(root: &Dir, path: &Path) -> Result<()> {
+    rootfs::write(
+        root,
+        "usr/lib/dracut/dracut.conf.d/10-apt-ostree.conf",
+        CONFIGURATION,
+        0o644,
+    )?;
+    let prepare_root = "ostree/prepare-root.conf";
+    if rootfs::is_file(root, Path::new("etc").join(prepare_root))?
+        || rootfs::is_file(root, Path::new("usr/lib").join(prepare_root))?
+    {
+        return Ok(());
+    }
+    // Asking for composefs where libostree lacks it (Debian 12 and 13) stops the boot.
+    let features = if rootfs::is_file(root, "usr/bin/ostree")? {
+        inside(path, "ostree").arg("--version").run_text()?
+    } else {
+        String::new()
+    };
+    let composefs = features.lines().any(|line| line.trim() == "- composefs");
+    let text = format!(
+        "# Written by apt-ostree container prepare.\n[composefs]\nenabled = {}\n\n[sysroot]\nreadonly = true\n",
+        if composefs { "yes" } else { "no" }
+    );
+    rootfs::write(root, Path::new("usr/lib").join(prepare_root), &text, 0o644)?;
+    Ok(())
+}
+
+/// Makes `/usr/lib/modules/K/initramfs.img` unless the one there was made from the same inputs.
+#[context("Making the initramfs of {kernel}")]
+pub(super) fn make(root: &Dir, path: &Path, kernel: &str, report: &dyn Report) -> Result<bool> {
+    let image = Path::new("usr/lib/modules").join(kernel).join("initramfs.img");
+    let recorded = rootfs::read_text(root, RECORD)?;
+    if rootfs::is_file(root, &image)? && recorded.is_some() && recorded == record(root, kernel, &image).ok() {
+        return Ok(false);
+    }
+    require_dracut(root)?;
+    report.step(&format!("Making the initramfs of {kernel} with dracut"));
+    // The old one would be listed among the modules.
+    rootfs::remove(root, &image)?;
+    inside(path, "dracut")
+        .args([
+            "--force",
+            "--no-hostonly",
+            "--reproducible",
+            "--zstd",
+            "--tmpdir",
+            "/var/tmp",
+            "--kver",
+            kernel,
+        ])
+        .arg(Path::new("/").join(&image))
+        // Containers may not set extended attributes.
+        .env("DRACUT_NO_XATTR", "1")
+        .env("SYSTEMD_OFFLINE", "1")
+        .env("LC_ALL", "C.UTF-8")
+        .run()?;
+    let entries = initramfs::entries(&root.read(&image)?)?;
+    if !entries
+        .iter()
+        .any(|entry| entry.path.ends_with("/ostree-prepare-root"))
+    {
+        return Err(Fault::new(
+            Kind::Invalid,
+            format!("The initramfs that dracut made for {kernel} does not hold ostree-prepare-root"),
+        )
+        .hint("look for omit_dracutmodules in /etc/dracut.conf.d")
+        .into());
+    }
+    rootfs::set_mode(root, &image, 0o644)?;
+    rootfs::write(root, RECORD, &record(root, kernel, &image)?, 0o644)?;
+    Ok(true)
+}
+
+fn require_dracut(root: &Dir) -> Result<()> {
+    let has_module = rootfs::names(root, "usr/lib/dracut/modules.d")?
+        .iter()
+        .any(|name| {
+            name.to_string_lossy()
+                .trim_start_matches(|c: char| c.is_ascii_digit())
+                == "ostree"
+        });
+    if rootfs::is_file(root, "usr/bin/dracut")? && has_module {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Kind::NotFound,
+        "The image has no dracut with the ostree module, which makes the initramfs",
+    )
+    .hint("run apt-get install dracut ostree-boot in the image")
+    .into())
+}
+
+/// Returns a command that runs `program` of the root in that root.
+fn inside(path: &Path, program: &str) -> Cmd {
+    if path == Path::new("/") {
+        return Cmd::new(program);
+    }
+    Cmd::new("bwrap")
+        .arg("--bind")
+        .arg(path)
+        .arg("/")
+        .args([
+            "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp",
+        ])
+        .args([
+            "--die-with-parent",
+            "--setenv",
+            "PATH",
+            "/usr/sbin:/usr/bin:/sbin:/bin",
+            program,
+        ])
+}
+
+/// Returns the record for an initramfs that stands at `image`: kernel and digest of everything it was made from.
+fn record(root: &Dir, kernel: &str, image: &Path) -> Result<String> {
+    let mut inputs = Inputs {
+        root,
+        hash: Sha256::new(),
+    };
+    let modules = Path::new("usr/lib/modules").join(kernel);
+    inputs.file(&modules.join("vmlinuz"))?;
+    inputs.names(&modules.join("kernel"))?;
+    for tree in ["usr/lib/dracut", "etc/dracut.conf.d", "etc/cmdline.d"] {
+        inputs.tree(Path::new(tree))?;
+    }
+    for file in [
+        "etc/dracut.conf",
+        "etc/crypttab",
+        "etc/ostree/prepare-root.conf",
+        "usr/lib/ostree/prepare-root.conf",
+    ] {
+        inputs.file(Path::new(file))?;
+    }
+    inputs.names(Path::new("usr/lib/firmware"))?;
+    inputs.programs()?;
+    // The image itself is the list of what dracut took; its own content counts too, so that damage is mended.
+    inputs.file(image)?;
+    for entry in initramfs::entries(&root.read(image)?)? {
+        if entry.is_file() && !INDIFFERENT.contains(&entry.path.as_str()) {
+            inputs.file(Path::new(&entry.path))?;
+        }
+    }
+    Ok(format!("{kernel} {}\n", hex::encode(inputs.hash.finalize())))
+}
+
+struct Inputs<'a> {
+    root: &'a Dir,
+    hash: Sha256,
+}
+
+impl Inputs<'_> {
+    /// Adds the name and content of a regular file; a missing one counts as missing.
+    fn file(&mut self, path: &Path) -> Result<()> {
+        self.hash.update(path.as_os_str().as_encoded_bytes());
+        // A path through an absolute link cannot be followed safely; such files have a twin that is listed too.
+        match self.root.symlink_metadata(path) {
+            Ok(found) if found.is_file() => {
+                let mut content = Sha256::new();
+                let mut file = self
+                    .root
+                    .open(path)
+                    .with_context(|| format!("Opening /{}", path.display()))?;
+                std::io::copy(&mut file, &mut content)?;
+                self.hash.update(content.finalize());
+            }
+            _ => self.hash.update(b"\0"),
+        }
+        Ok(())
+    }
+
+    /// Adds the content of all files below `path`.
+    fn tree(&mut self, path: &Path) -> Result<()> {
+        let mut files = Vec::new();
+        rootfs::walk(self.root, path, &mut |path, metadata| {
+            if metadata.is_file() {
+                files.push(path.to_owned());
+            }
+            Ok(())
+        })?;
+        files.iter().try_for_each(|file| self.file(file))
+    }
+
+    /// Adds the names and sizes of all files below `path`.
+    fn names(&mut self, path: &Path) -> Result<()> {
+        let hash = &mut self.hash;
+        rootfs::walk(self.root, path, &mut |path, metadata| {
+            hash.update(path.as_os_str().as_encoded_bytes());
+            hash.update(metadata.len().to_le_bytes());
+            Ok(())
+        })
+    }
+
+    /// Adds which of the programs and units exist that the dracut modules name: dracut takes what it finds, so
+    /// a newly installed one changes the result although no file of the old initramfs did.
+    fn programs(&mut self) -> Result<()> {
+        let mut words = BTreeSet::new();
+        let modules = Path::new("usr/lib/dracut/modules.d");
+        for name in rootfs::names(self.root, modules)? {
+            let text = rootfs::read_text(self.root, modules.join(name).join("module-setup.sh"))?;
+            for word in text
+                .unwrap_or_default()
+                .split(|c: char| c.is_whitespace() || "\"'/${}()".contains(c))
+            {
+                words.insert(word.to_owned());
+            }
+        }
+        for folder in [
+            "usr/bin",
+            "usr/sbin",
+            "usr/lib/systemd",
+            "usr/lib/systemd/system",
+            "usr/lib/udev/rules.d",
+        ] {
+            for name in rootfs::names(self.root, folder)? {
+                if words.contains(&*name.to_string_lossy()) {
+                    self.hash.update(name.as_encoded_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+}

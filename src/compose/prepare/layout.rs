@@ -1,0 +1,100 @@
+//! The top level of the root: links into `/var`, mount points, and what must exist for a derived build.
+
+use super::rootfs;
+use crate::fault::{Fault, Kind};
+use crate::report::Report;
+use anyhow::Result;
+use cap_std_ext::cap_std::fs::Dir;
+use std::path::{Path, PathBuf};
+
+/// Top-level links: name, target, mode of the target directory.
+const LINKS: &[(&str, &str, u32)] = &[
+    ("home", "var/home", 0o755),
+    ("root", "var/roothome", 0o700),
+    ("srv", "var/srv", 0o755),
+    ("mnt", "var/mnt", 0o755),
+    // Writable on the host; what packages bring moves on to /usr/lib/opt and is linked from there.
+    ("opt", "var/opt", 0o755),
+    ("media", "run/media", 0o755),
+];
+
+/// Directories that the kernel, systemd and OSTree mount over or fill.
+const DIRECTORIES: &[(&str, u32)] = &[
+    ("dev", 0o755),
+    ("proc", 0o755),
+    ("sys", 0o755),
+    ("run", 0o755),
+    ("tmp", 0o1777),
+    ("sysroot", 0o755),
+    ("boot", 0o755),
+    ("var", 0o755),
+    ("var/tmp", 0o1777),
+    ("var/log", 0o755),
+    ("var/log/apt", 0o755),
+    ("var/lib/apt/lists/partial", 0o755),
+    ("var/cache/apt/archives/partial", 0o755),
+];
+
+/// Where the payload of `/opt` lives, so that it is read-only and rolls back with the image.
+const OPT: &str = "usr/lib/opt";
+
+/// Makes the top-level links and directories; what was in a directory moves along.
+pub(super) fn place(root: &Dir, report: &dyn Report) -> Result<()> {
+    if !rootfs::is_dir(root, "usr/lib")? || !rootfs::is_dir(root, "etc")? {
+        return Err(Fault::new(
+            Kind::Invalid,
+            "This is no Debian root: it has no /usr/lib or no /etc",
+        )
+        .hint("name the root directory of the image with --rootfs DIR")
+        .into());
+    }
+    for (path, mode) in DIRECTORIES {
+        rootfs::make_dir(root, path, *mode)?;
+    }
+    for (name, target, mode) in LINKS {
+        replace_by_link(root, name, target, *mode, report)?;
+    }
+    rootfs::link(root, "ostree", "sysroot/ostree")?;
+    move_opt_payload(root)
+}
+
+fn replace_by_link(root: &Dir, name: &str, target: &str, mode: u32, report: &dyn Report) -> Result<()> {
+    if rootfs::is_mount_point(root, name)? {
+        report.warning(&format!(
+            "/{name} stays a directory, because something is mounted over it."
+        ));
+        return Ok(());
+    }
+    // Maintainer scripts in derived builds fail on a dangling link.
+    rootfs::make_dir(root, target, mode)?;
+    if rootfs::is_dir(root, name)? {
+        rootfs::move_tree(root, Path::new(name), Path::new(target))?;
+    }
+    rootfs::link(root, name, target)?;
+    Ok(())
+}
+
+/// Moves what packages put into `/opt` below `/usr` and leaves links behind.
+fn move_opt_payload(root: &Dir) -> Result<()> {
+    for name in rootfs::names(root, "var/opt")? {
+        let from = Path::new("var/opt").join(&name);
+        if rootfs::link_target(root, &from)?.is_some() {
+            continue;
+        }
+        let to = Path::new(OPT).join(&name);
+        rootfs::move_tree(root, &from, &to)?;
+        let mut target = PathBuf::from("../..").into_os_string();
+        target.push("/");
+        target.push(to);
+        rootfs::link(root, &from, &target.to_string_lossy())?;
+    }
+    Ok(())
+}
+
+/// Empties the directories whose content belongs to the build and not to the image.
+pub(super) fn clear_scratch(root: &Dir) -> Result<()> {
+    for folder in ["run", "tmp"] {
+        rootfs::clear(root, folder)?;
+    }
+    Ok(())
+}
