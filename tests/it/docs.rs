@@ -208,14 +208,14 @@ fn options_in(text: &str) -> Vec<String> {
 fn every_verb_and_option_is_documented_and_nothing_else() {
     let text = std::fs::read_to_string(root().join("docs/commands.md")).expect("docs/commands.md");
     let sections = sections(&text);
-    let body = |heading: &str| {
+    let section = |heading: &str| {
         sections
             .iter()
             .find(|(name, _)| *name == heading)
             .map(|(_, body)| *body)
     };
-    let mut shared = options_in(body("Options that every verb takes").expect("the global options"));
-    let deploying = options_in(body("Options of the verbs that deploy").expect("the shared options"));
+    let mut shared = options_in(section("Options that every verb takes").expect("the global options"));
+    let deploying = options_in(section("Options of the verbs that deploy").expect("the shared options"));
     shared.push("--help".to_owned());
     let command = <apt_ostree::cli::Cli as clap::CommandFactory>::command();
     let mut found = Vec::new();
@@ -224,13 +224,17 @@ fn every_verb_and_option_is_documented_and_nothing_else() {
 
     let mut wrong = Vec::new();
     for (verb, options) in &found {
-        let Some(body) = body(verb) else {
+        let Some(body) = section(verb) else {
             wrong.push(format!("no section `{verb}`"));
             continue;
         };
         let mut told = options_in(body);
         if ["upgrade", "rebase", "deploy"].contains(&verb.as_str()) {
             told.extend(deploying.iter().cloned());
+        }
+        // What all verbs of a family take may stand in the family's own section.
+        if let Some(family) = verb.split_once(' ').and_then(|(family, _)| section(family)) {
+            told.extend(options_in(family));
         }
         for option in options.iter().filter(|option| !told.contains(option)) {
             wrong.push(format!("`{verb}` has {option}, and its section does not tell"));
