@@ -62,6 +62,8 @@ pub fn obtain(
                 reference,
                 &PullOptions {
                     require_bootable: true,
+                    require_kernel: true,
+                    ..PullOptions::default()
                 },
                 report,
             )?

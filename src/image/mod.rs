@@ -1,18 +1,32 @@
 //! Where the base system comes from: references, policy, credentials, the pull itself and what is stored.
 
 pub mod blob;
+pub mod commit;
 mod connection;
 pub mod credentials;
 pub mod difference;
+mod entry;
+mod fetch;
 pub mod gc;
+mod header;
+mod inflate;
+mod layer;
+mod merged;
 pub mod name;
+pub mod object;
 pub mod policy;
 pub mod proxy;
 pub mod pull;
 mod reason;
 pub mod reference;
+mod requirements;
 pub mod retry;
+pub mod scratch;
 mod session;
 mod signature;
+pub mod space;
 mod storage;
 pub mod store;
+
+/// What this program writes into the commits it imports as their importer; a change makes older merges worthless.
+const IMPORTER_VERSION: &str = "apt-ostree-1";

@@ -1,54 +1,514 @@
-//! s
-use crate::image::reference::ImageReference;
-use crate::image::store::StoredImage;
+//! Pulling an image: from its reference to a commit in the repository.
+//!
+//! All of it happens in a scratch folder and in memory until one transaction sets the refs of the image and of its
+//! layers. A process that is killed before that leaves the repository as it was, and the next one goes on with the
+//! layers that were finished.
+
+use super::commit::{self, Commit, ImageFacts};
+use super::fetch::{self, Wanted};
+use super::inflate::Expected;
+use super::layer::Layer;
+use super::merged::{self, Merges};
+use super::object::ObjectStore;
+use super::proxy::{ImageSource, SourceOptions};
+use super::reference::ImageReference;
+use super::requirements;
+use super::scratch::{LayerRecord, LayerTraits, Scratch};
+use super::space;
+use super::store::{self, StoredImage};
+use crate::fault::{Fault, Kind};
+use crate::host::checkpoint;
 use crate::report::Report;
-use ostree_ext::ostree;
-/// s
-#[derive(Debug)]
+use crate::tree::{Directory, Metadata};
+use anyhow::{Context, Result};
+use fn_error_context::context;
+use oci_spec::image::{ImageConfiguration, ImageManifest};
+use ostree_ext::{gio, ostree};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use tokio::runtime::Runtime;
+
+/// When so much is staged, finished layers are published at once: a power cut then costs no more than this.
+const PUBLISH_EARLY: u64 = 2 * 1024 * 1024 * 1024;
+
+/// What a pull demands of the image, and where it looks.
+#[derive(Clone, Debug, Default)]
 pub struct PullOptions {
-    /// s
+    /// Refuse an image that no label calls bootable.
     pub require_bootable: bool,
+    /// Refuse an image without exactly one kernel.
+    pub require_kernel: bool,
+    /// Policy, credentials and patience.
+    pub source: SourceOptions,
 }
-/// s
-#[derive(Debug)]
+
+/// A pulled image.
+#[derive(Clone, Debug)]
 pub struct Pulled {
-    /// s
+    /// The image as it is stored now.
     pub image: StoredImage,
-    /// s
+    /// Whether it was stored under this reference before.
     pub unchanged: bool,
-    /// s
+    /// Layers that were fetched.
     pub layers_fetched: usize,
-    /// s
+    /// Bytes that were fetched for them.
     pub bytes_fetched: u64,
 }
-/// s
-#[derive(Debug)]
+
+/// An image as its source describes it.
+#[derive(Clone, Debug)]
 pub struct RemoteImage {
-    /// s
+    /// Digest of the manifest.
     pub manifest_digest: String,
-    /// s
-    pub manifest: oci_spec::image::ImageManifest,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The configuration.
+    pub config: ImageConfiguration,
 }
+
 impl RemoteImage {
-    /// s
+    /// Returns the version that the labels tell.
     pub fn version(&self) -> Option<String> {
-        None
+        store::version_of(&self.config).map(str::to_owned)
     }
-    /// s
+
+    /// Returns when the image was made, in RFC 3339.
     pub fn created(&self) -> Option<String> {
-        None
+        store::created_of(&self.manifest, &self.config).map(str::to_owned)
     }
 }
-/// s
-pub fn pull(
-    _repo: &ostree::Repo,
-    _r: &ImageReference,
-    _o: &PullOptions,
-    _x: &dyn Report,
-) -> anyhow::Result<Pulled> {
-    anyhow::bail!("s")
+
+/// Looks at an image without fetching a layer.
+pub fn inspect(reference: &ImageReference) -> Result<RemoteImage> {
+    inspect_with(reference, &SourceOptions::default())
 }
-/// s
-pub fn inspect(_r: &ImageReference) -> anyhow::Result<RemoteImage> {
-    anyhow::bail!("s")
+
+/// Looks at an image as [`inspect`] does, with other surroundings.
+pub fn inspect_with(reference: &ImageReference, options: &SourceOptions) -> Result<RemoteImage> {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let source = ImageSource::open_with(reference, options).await?;
+        let config = source.config().await;
+        let remote = RemoteImage {
+            manifest_digest: source.manifest_digest().to_owned(),
+            manifest: source.manifest().clone(),
+            config: config?.1,
+        };
+        source.close().await;
+        Ok(remote)
+    })
+}
+
+/// Imports the image into the repository, unless it is there.
+///
+/// Blocks, and starts its own runtime. Fails with a [`Fault`] where the image, the source or the disk is at fault;
+/// no ref has changed then.
+pub fn pull(
+    repo: &ostree::Repo,
+    reference: &ImageReference,
+    options: &PullOptions,
+    report: &dyn Report,
+) -> Result<Pulled> {
+    let runtime = runtime()?;
+    report.step(&format!("Fetching the manifest of {reference}"));
+    let source = runtime.block_on(ImageSource::open_with(reference, &options.source))?;
+    let pull = Pull {
+        repo,
+        reference,
+        options,
+        report,
+        runtime: &runtime,
+        source: &source,
+    };
+    let outcome = pull.run();
+    runtime.block_on(source.close());
+    outcome.map_err(space::explain_full_disk)
+}
+
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("Starting the runtime")
+}
+
+struct Pull<'a> {
+    repo: &'a ostree::Repo,
+    reference: &'a ImageReference,
+    options: &'a PullOptions,
+    report: &'a dyn Report,
+    runtime: &'a Runtime,
+    source: &'a ImageSource,
+}
+
+/// The layers of an image: what is here, and what is to come.
+#[derive(Default)]
+struct Layers {
+    /// Commits of stored layers by diff id.
+    commits: HashMap<String, String>,
+    /// Finished layers that no commit holds yet, by diff id.
+    records: HashMap<String, LayerRecord>,
+    /// Trees by diff id.
+    trees: HashMap<String, (Directory, LayerTraits)>,
+    /// Layers to be fetched.
+    wanted: Vec<Wanted>,
+}
+
+/// What the one transaction makes visible.
+struct Publication {
+    root: Directory,
+    merges: Merges,
+}
+
+impl Pull<'_> {
+    #[context("Importing {}", self.reference)]
+    fn run(&self) -> Result<Pulled> {
+        let digest = self.source.manifest_digest();
+        match store::find(self.repo, self.reference) {
+            Ok(Some(image)) if image.manifest_digest == digest => {
+                self.check(&image.manifest, &image.config)?;
+                return Ok(Pulled {
+                    image,
+                    unchanged: true,
+                    layers_fetched: 0,
+                    bytes_fetched: 0,
+                });
+            }
+            Ok(_) => {}
+            // A damaged commit is replaced by importing again.
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+        let (raw_config, config) = self.runtime.block_on(self.source.config())?;
+        let manifest = self.source.manifest();
+        self.check(manifest, &config)?;
+
+        let (mut scratch, records) = Scratch::open(self.repo)?;
+        let store = ObjectStore::open(self.repo, scratch.objects()?)?;
+        // Holds the repository's lock: nothing is pruned while layers rely on objects that no ref holds.
+        let transaction = self.repo.auto_transaction(gio::Cancellable::NONE)?;
+        let mut layers = self.known_layers(&config, &records, &store)?;
+        let (count, bytes) = (
+            layers.wanted.len(),
+            layers.wanted.iter().map(|wanted| wanted.source.size).sum(),
+        );
+        let outcome = store
+            .space()
+            .require(bytes, &format!("{}", self.reference))
+            .and_then(|()| self.fetch(&mut layers, &store, &mut scratch))
+            .and_then(|()| self.merge(&config, &mut layers, &store));
+        let publication = match outcome.map_err(space::explain_full_disk) {
+            Ok(publication) => publication,
+            Err(error) => {
+                drop(transaction);
+                if Fault::find(&error).is_some_and(|fault| fault.kind == Kind::NoSpace) {
+                    // What is staged may be what fills the disk.
+                    drop(store);
+                    scratch.remove()?;
+                }
+                return Err(error);
+            }
+        };
+        checkpoint::reach("import-before-publish")?;
+        self.report.step("Storing the image");
+        store.publish(!self.repo.is_disable_fsync())?;
+        let commit = self.set_refs(&config, &raw_config, &layers, &publication)?;
+        transaction
+            .commit(gio::Cancellable::NONE)
+            .context("Committing the transaction")?;
+        checkpoint::reach("import-published")?;
+        if let Err(error) = scratch.remove() {
+            tracing::warn!("{error:#}");
+        }
+        Ok(Pulled {
+            image: StoredImage {
+                commit,
+                manifest_digest: digest.to_owned(),
+                manifest: manifest.clone(),
+                config,
+            },
+            unchanged: false,
+            layers_fetched: count,
+            bytes_fetched: bytes,
+        })
+    }
+
+    fn check(&self, manifest: &ImageManifest, config: &ImageConfiguration) -> Result<()> {
+        requirements::check_image(self.reference, manifest, config)?;
+        if self.options.require_bootable {
+            requirements::check_bootable(self.reference, config)?;
+        }
+        Ok(())
+    }
+
+    /// Looks up each layer by its digest, by the digest of its archive, and in the journal of a killed import.
+    fn known_layers(
+        &self,
+        config: &ImageConfiguration,
+        records: &[LayerRecord],
+        store: &ObjectStore,
+    ) -> Result<Layers> {
+        let mut layers = Layers::default();
+        let mut elsewhere = None;
+        let mut seen = HashSet::new();
+        let manifest = self.source.manifest();
+        for ((layer, diff_id), source) in manifest
+            .layers()
+            .iter()
+            .zip(config.rootfs().diff_ids())
+            .zip(self.source.layers())
+        {
+            if !seen.insert(diff_id) {
+                continue;
+            }
+            let digest = layer.digest().to_string();
+            let mut commit = self
+                .repo
+                .resolve_rev(&store::layer_ref(&digest), true)?
+                .map(String::from);
+            if commit.is_none() {
+                let elsewhere = match &elsewhere {
+                    Some(known) => known,
+                    None => elsewhere.insert(stored_diff_ids(self.repo)?),
+                };
+                commit = elsewhere.get(diff_id).cloned();
+            }
+            if let Some(commit) = commit {
+                let stored = Commit::load(self.repo, &commit)?;
+                let traits = stored.layer_traits();
+                layers.trees.insert(diff_id.clone(), (stored.root, traits));
+                layers.commits.insert(diff_id.clone(), commit);
+                continue;
+            }
+            if let Some(record) = records.iter().find(|record| record.diff_id == *diff_id) {
+                let mut root = Directory::stored(record.tree.parse()?, record.metadata.parse()?);
+                if is_complete(&mut root, store).unwrap_or(false) {
+                    layers
+                        .trees
+                        .insert(diff_id.clone(), (root, record.traits.clone()));
+                    layers.records.insert(diff_id.clone(), record.clone());
+                    continue;
+                }
+            }
+            layers.wanted.push(Wanted {
+                expected: Expected {
+                    digest,
+                    diff_id: diff_id.clone(),
+                },
+                source: source.clone(),
+            });
+        }
+        Ok(layers)
+    }
+
+    fn fetch(&self, layers: &mut Layers, store: &ObjectStore, scratch: &mut Scratch) -> Result<()> {
+        let wanted = std::mem::take(&mut layers.wanted);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        self.report.step(&format!("Importing {} layers", wanted.len()));
+        let mut left = wanted.len();
+        let mut unpublished = Vec::new();
+        fetch::fetch(
+            self.source,
+            self.runtime.handle(),
+            wanted,
+            store,
+            self.report,
+            |wanted, layer| {
+                let Layer { root, traits } = layer;
+                let record = LayerRecord {
+                    diff_id: wanted.expected.diff_id.clone(),
+                    tree: root.tree().context("A layer was not stored")?.to_string(),
+                    metadata: root.metadata().to_string(),
+                    traits: traits.clone(),
+                };
+                scratch.record(&record)?;
+                checkpoint::reach("import-layer-done")?;
+                unpublished.push((wanted.expected.digest.clone(), record.clone()));
+                layers.trees.insert(record.diff_id.clone(), (root, traits));
+                layers.records.insert(record.diff_id.clone(), record);
+                left -= 1;
+                if left > 0 && store.staged_bytes() > PUBLISH_EARLY {
+                    self.publish_early(store, &std::mem::take(&mut unpublished))?;
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Publishes finished layers of a large image, each under its own ref, so that nothing can undo them.
+    #[context("Storing finished layers")]
+    fn publish_early(&self, store: &ObjectStore, finished: &[(String, LayerRecord)]) -> Result<()> {
+        let sync = !self.repo.is_disable_fsync();
+        store.publish(sync)?;
+        let mut refs = Vec::new();
+        for (digest, record) in finished {
+            // Commits come after everything they name.
+            refs.push((
+                store::layer_ref(digest),
+                store.write_commit(&commit::layer_bytes(record)?)?,
+            ));
+        }
+        store.publish(sync)?;
+        for (name, commit) in refs {
+            self.repo
+                .set_ref_immediate(None, &name, Some(&commit.to_string()), gio::Cancellable::NONE)?;
+        }
+        Ok(())
+    }
+
+    #[context("Merging the layers")]
+    fn merge(
+        &self,
+        config: &ImageConfiguration,
+        layers: &mut Layers,
+        store: &ObjectStore,
+    ) -> Result<Publication> {
+        self.report.step("Merging layers");
+        let diff_ids = config.rootfs().diff_ids();
+        let has = |has: fn(&LayerTraits) -> bool| {
+            diff_ids
+                .iter()
+                .any(|diff_id| layers.trees.get(diff_id).is_some_and(|(_, traits)| has(traits)))
+        };
+        requirements::check_etc(
+            self.reference,
+            has(|traits| traits.etc),
+            has(|traits| traits.usr_etc),
+        )?;
+
+        let chain = merged::chain_ids(diff_ids);
+        let mut merges = Merges::new(store)?;
+        let (begin, mut root) = match merged::longest(self.repo, store, &chain)? {
+            Some(found) => found,
+            None => {
+                let metadata = Directory::write_metadata(store, &Metadata::root(0o755))?;
+                (0, Directory::new(metadata))
+            }
+        };
+        if begin > 0 {
+            merges.add(&chain[begin - 1], &mut root, store)?;
+        }
+        for index in begin..diff_ids.len() {
+            let diff_id = &diff_ids[index];
+            let is_last_use = !diff_ids[index + 1..].contains(diff_id);
+            let tree = match is_last_use {
+                true => layers.trees.remove(diff_id),
+                false => layers.trees.get(diff_id).cloned(),
+            };
+            let (mut tree, traits) = tree.context("A layer has no tree")?;
+            for path in &traits.implicit {
+                if let Some(directory) = tree.find_directory(store, path)? {
+                    directory.set_implicit();
+                }
+            }
+            root.apply(tree, traits.whiteouts, store)?;
+            if merged::is_kept(index + 1, diff_ids.len()) {
+                merges.add(&chain[index], &mut root, store)?;
+            }
+        }
+        remove_build_leftovers(&mut root, store)?;
+        if self.options.require_kernel {
+            requirements::check_kernel(self.reference, &mut root, store)?;
+        }
+        root.store(store)?;
+        merges.store(store)?;
+        Ok(Publication { root, merges })
+    }
+
+    fn set_refs(
+        &self,
+        config: &ImageConfiguration,
+        raw_config: &[u8],
+        layers: &Layers,
+        publication: &Publication,
+    ) -> Result<String> {
+        let manifest = self.source.manifest();
+        let manifest_digest = self.source.manifest_digest();
+        let mut refs = BTreeMap::new();
+        for (layer, diff_id) in manifest.layers().iter().zip(config.rootfs().diff_ids()) {
+            let commit = match (layers.commits.get(diff_id), layers.records.get(diff_id)) {
+                (Some(commit), _) => commit.clone(),
+                (None, Some(record)) => commit::write_layer(self.repo, record)?,
+                (None, None) => anyhow::bail!("The layer {diff_id} is neither stored nor fetched"),
+            };
+            refs.insert(store::layer_ref(layer.digest().as_ref()), commit);
+        }
+        let text = |bytes, what| std::str::from_utf8(bytes).with_context(|| format!("Reading the {what}"));
+        let facts = ImageFacts {
+            parent: None,
+            manifest_digest,
+            manifest: text(self.source.raw_manifest(), "manifest")?,
+            config: text(raw_config, "configuration")?,
+            created: store::seconds(store::created_of(manifest, config)),
+            version: store::version_of(config),
+        };
+        let commit = commit::write_image(self.repo, &facts, &publication.root)?;
+        refs.insert(self.reference.store_ref()?, commit.clone());
+        refs.insert(
+            merged::ref_name(manifest_digest)?,
+            publication.merges.commit(self.repo)?,
+        );
+        for (name, commit) in &refs {
+            self.repo.transaction_set_ref(None, name, Some(commit));
+        }
+        Ok(commit)
+    }
+}
+
+/// Returns the commits of all layers that stored images have, by the digest of their archives.
+fn stored_diff_ids(repo: &ostree::Repo) -> Result<HashMap<String, String>> {
+    let mut known = HashMap::new();
+    for (_, image) in store::list(repo)? {
+        let Ok(image) = image else { continue };
+        for (layer, diff_id) in image
+            .manifest
+            .layers()
+            .iter()
+            .zip(image.config.rootfs().diff_ids())
+        {
+            if known.contains_key(diff_id) {
+                continue;
+            }
+            if let Some(commit) = repo.resolve_rev(&store::layer_ref(layer.digest().as_ref()), true)? {
+                known.insert(diff_id.clone(), commit.to_string());
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// Returns whether every object below a directory exists; a prune may have come between a killed import and this one.
+fn is_complete(directory: &mut Directory, store: &ObjectStore) -> Result<bool> {
+    if !store.has_metadata(crate::tree::MetadataKind::DirMeta, &directory.metadata())? {
+        return Ok(false);
+    }
+    let entries = directory.entries(store)?;
+    for object in entries.files.values() {
+        if !store.has_file(object)? {
+            return Ok(false);
+        }
+    }
+    for below in entries.directories.values_mut() {
+        if !is_complete(below, store)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes the empty files that build tools mount over and leave behind; as defaults they would blank the host's.
+fn remove_build_leftovers(root: &mut Directory, store: &ObjectStore) -> Result<()> {
+    for name in ["hostname", "resolv.conf"] {
+        let Some(etc) = root.find_directory(store, "usr/etc")? else {
+            return Ok(());
+        };
+        let Some(object) = etc.entries(store)?.files.get(name).copied() else {
+            continue;
+        };
+        if store.is_empty_file(&object)? {
+            etc.change(store)?.files.remove(name);
+        }
+    }
+    Ok(())
 }

@@ -81,6 +81,7 @@ pub fn pull(store: &Store, text: &str, patience: Patience, report: &dyn Report) 
         &resolved.reference,
         &PullOptions {
             require_bootable: false,
+            ..PullOptions::default()
         },
         report,
     )

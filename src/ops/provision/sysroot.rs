@@ -57,6 +57,8 @@ pub(super) fn write(
     let repo = host.repo();
     let options = PullOptions {
         require_bootable: true,
+        require_kernel: true,
+        ..PullOptions::default()
     };
     let image = pull::pull(&repo, &installation.image, &options, report)?.image;
     follow(&repo, installation, &image.commit)?;

@@ -1,0 +1,231 @@
+//! The folder in which an import collects objects, so that a killed import can go on where it stopped.
+//!
+//! It lies in the repository's `tmp/`, holds `objects/` and a journal with one line for each finished layer, and
+//! is locked by the process that uses it. What a killed process wrote is complete as long as the kernel lives; after
+//! a restart of the machine nobody knows what reached the disk, so a folder of another boot is thrown away.
+
+use super::object::open_folder;
+use anyhow::{Context, Result};
+use fn_error_context::context;
+use ostree_ext::ostree;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const PREFIX: &str = "apt-ostree-import.";
+const JOURNAL: &str = "journal";
+const OBJECTS: &str = "objects";
+
+/// What is known of a finished layer; the journal and the layer's commit say the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Digest of the uncompressed layer.
+    pub diff_id: String,
+    /// Name of the object that lists the root directory.
+    pub tree: String,
+    /// Name of the root directory's metadata object.
+    pub metadata: String,
+    /// Facts about the layer that its tree does not show.
+    pub traits: LayerTraits,
+}
+
+/// Facts about a layer that its stored tree does not show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerTraits {
+    /// Whether a whiteout stands anywhere in it.
+    pub whiteouts: bool,
+    /// Whether it has entries below `/etc`.
+    pub etc: bool,
+    /// Whether it has entries below `/usr/etc`.
+    pub usr_etc: bool,
+    /// Directories that no entry declared; the metadata of a lower layer stays.
+    pub implicit: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    boot: String,
+    importer: String,
+}
+
+/// A locked scratch folder.
+#[derive(Debug)]
+pub struct Scratch {
+    temporary: OwnedFd,
+    name: String,
+    folder: OwnedFd,
+    journal: File,
+}
+
+impl Scratch {
+    /// Takes over the folder of an import that was killed during this boot, or makes one, and removes the others.
+    ///
+    /// Returns with it the layers that were finished there.
+    #[context("Preparing the import folder in the repository")]
+    pub fn open(repo: &ostree::Repo) -> Result<(Self, Vec<LayerRecord>)> {
+        let temporary = open_folder(repo.dfd_borrow(), "tmp")?;
+        let mut chosen: Option<(Self, Vec<LayerRecord>)> = None;
+        let mut taken = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&temporary)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            if !name.starts_with(PREFIX) {
+                continue;
+            }
+            taken.push(name.to_owned());
+            let Some(folder) = lock(&temporary, name)? else {
+                continue;
+            };
+            if chosen.is_none() {
+                if let Some(found) = Self::resume(&temporary, name, folder)? {
+                    chosen = Some(found);
+                    continue;
+                }
+            }
+            remove_tree(temporary.as_fd(), name)?;
+            taken.pop();
+        }
+        match chosen {
+            Some(found) => Ok(found),
+            None => Ok((Self::create(temporary, &taken)?, Vec::new())),
+        }
+    }
+
+    fn resume(temporary: &OwnedFd, name: &str, folder: OwnedFd) -> Result<Option<(Self, Vec<LayerRecord>)>> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let Ok(journal) = rustix::fs::openat(&folder, JOURNAL, flags, Mode::empty()) else {
+            return Ok(None);
+        };
+        let mut journal = File::from(journal);
+        let mut text = String::new();
+        if journal.read_to_string(&mut text).is_err() {
+            return Ok(None);
+        }
+        let mut lines = text.lines();
+        let head = lines
+            .next()
+            .and_then(|line| serde_json::from_str::<Head>(line).ok());
+        let fits = head.is_some_and(|head| {
+            head.importer == super::IMPORTER_VERSION && boot_id().is_ok_and(|boot| boot == head.boot)
+        });
+        if !fits || open_folder(folder.as_fd(), OBJECTS).is_err() {
+            return Ok(None);
+        }
+        // A line that was cut off in the middle names a layer that is simply fetched again.
+        let records = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+        if !text.ends_with('\n') {
+            journal.write_all(b"\n")?;
+        }
+        let scratch = Self {
+            temporary: temporary.try_clone()?,
+            name: name.to_owned(),
+            folder,
+            journal,
+        };
+        Ok(Some((scratch, records)))
+    }
+
+    fn create(temporary: OwnedFd, taken: &[String]) -> Result<Self> {
+        let mut number = 0;
+        let (name, folder) = loop {
+            let name = format!("{PREFIX}{number}");
+            number += 1;
+            if taken.contains(&name) {
+                continue;
+            }
+            match rustix::fs::mkdirat(&temporary, &name, Mode::from_raw_mode(0o700)) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(folder) = lock(&temporary, &name)? {
+                break (name, folder);
+            }
+        };
+        rustix::fs::mkdirat(&folder, OBJECTS, Mode::from_raw_mode(0o700))?;
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
+        let mut journal = File::from(rustix::fs::openat(
+            &folder,
+            JOURNAL,
+            flags,
+            Mode::from_raw_mode(0o600),
+        )?);
+        let head = Head {
+            boot: boot_id()?,
+            importer: super::IMPORTER_VERSION.to_owned(),
+        };
+        writeln!(journal, "{}", serde_json::to_string(&head)?)?;
+        Ok(Self {
+            temporary,
+            name,
+            folder,
+            journal,
+        })
+    }
+
+    /// Opens the folder for staged objects.
+    pub fn objects(&self) -> Result<OwnedFd> {
+        open_folder(self.folder.as_fd(), OBJECTS)
+    }
+
+    /// Notes that all objects of a layer are staged or stored.
+    #[context("Noting a finished layer")]
+    pub fn record(&mut self, record: &LayerRecord) -> Result<()> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        self.journal.write_all(&line)?;
+        Ok(())
+    }
+
+    /// Removes the folder: its objects are published, or cannot be used.
+    pub fn remove(self) -> Result<()> {
+        remove_tree(self.temporary.as_fd(), &self.name)
+    }
+}
+
+fn boot_id() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("Reading the boot id")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Opens and locks a folder unless another process holds it or removed it meanwhile.
+fn lock(parent: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
+    let Ok(folder) = open_folder(parent.as_fd(), name) else {
+        return Ok(None);
+    };
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("Locking {name}")),
+    }
+    let ours = rustix::fs::fstat(&folder)?;
+    let same = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|now| now.st_ino == ours.st_ino && now.st_dev == ours.st_dev);
+    Ok(same.then_some(folder))
+}
+
+/// Removes a folder with all it holds, never following a link.
+fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
+    let folder = open_folder(parent, name)?;
+    for entry in rustix::fs::Dir::read_from(&folder)? {
+        let entry = entry?;
+        let inside = entry.file_name();
+        if inside == c"." || inside == c".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(&folder, inside, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::ISDIR | Errno::PERM) => {
+                let inside = inside.to_str().context("Reading a name in the import folder")?;
+                remove_tree(folder.as_fd(), inside)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).with_context(|| format!("Removing {name}"))
+}
