@@ -148,19 +148,14 @@ impl Connection {
 
     async fn start(&self, reference: &ImageReference) -> Result<Session, Failure> {
         let image = reference.skopeo_name();
-        match Session::open(&image, self.policy.path(), &self.options).await {
-            Ok(Some(session)) => Ok(session),
-            Ok(None) => Err(Failure::last(reason::absent(reference))),
-            Err(failure) => {
-                let (Failure::Final(error) | Failure::Transient(error)) = &failure;
-                match reason::diagnose(reference, &self.policy, &self.options, error)
-                    .map_err(Failure::Final)?
-                {
-                    Some(fault) => Err(Failure::last(fault)),
-                    None => Err(self.weigh(failure)),
-                }
-            }
-        }
+        let failure = match Session::open(&image, self.policy.path(), &self.options).await {
+            Ok(Some(session)) => return Ok(session),
+            Ok(None) => Failure::last(reason::absent(reference)),
+            Err(failure) => self.weigh(failure),
+        };
+        let (Failure::Final(error) | Failure::Transient(error)) = &failure;
+        let found = reason::diagnose(reference, &self.policy, &self.options, error).map_err(Failure::Final)?;
+        Err(found.map_or(failure, Failure::last))
     }
 
     /// A file does not come back by waiting; only a registry is asked again.

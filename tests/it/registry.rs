@@ -267,7 +267,9 @@ fn a_layer_damaged_in_the_registry_is_a_fault() {
         }
         std::fs::write(&file, data).unwrap();
         let error = fetch(&registry.reference("os:1"), &home.options()).unwrap_err();
-        assert_eq!(fault(&error).kind, expected, "{change}: {error:#}");
+        // From protocol 0.2.8 on skopeo tells the size beforehand, so there a cut blob is known to be corrupt.
+        let kind = fault(&error).kind;
+        assert!(kind == expected || kind == Kind::Invalid, "{change}: {error:#}");
     }
 }
 
