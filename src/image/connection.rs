@@ -154,7 +154,8 @@ impl Connection {
             Err(failure) => self.weigh(failure),
         };
         let (Failure::Final(error) | Failure::Transient(error)) = &failure;
-        let found = reason::diagnose(reference, &self.policy, &self.options, error).map_err(Failure::Final)?;
+        let found =
+            reason::diagnose(reference, &self.policy, &self.options, error).map_err(Failure::Final)?;
         Err(found.map_or(failure, Failure::last))
     }
 

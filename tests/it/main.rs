@@ -7,4 +7,5 @@ mod layering;
 mod policy;
 mod references;
 mod registry;
+mod signed_example;
 mod support;
