@@ -126,11 +126,7 @@ fn a_certificate_is_checked() {
         let directory = tempfile::tempdir().unwrap();
         let image = Image::bootable("1").write(directory.path(), "x");
         image.push(&home, &registry.name("os:1"), &[]);
-        let trusted = home
-            .path()
-            .join(".config/containers/certs.d")
-            .join(registry.location());
-        write(trusted.join("ca.crt"), std::fs::read(certificate.file()).unwrap());
+        home.trust(&registry.location(), &certificate);
         let outcome = fetch(&registry.reference("os:1"), &home.options());
         match accepted {
             true => assert!(outcome.is_ok(), "{outcome:?}"),

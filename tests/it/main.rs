@@ -2,6 +2,7 @@
 
 mod credentials;
 mod docs;
+mod faults_image;
 mod import_tree;
 mod layering;
 mod policy;

@@ -81,6 +81,13 @@ impl Home {
             .with("CONTAINERS_STORAGE_CONF", self.storage())
     }
 
+    /// Trusts the certificate of a registry as its own authority.
+    pub fn trust(&self, location: &str, certificate: &super::registry::Certificate) {
+        let text = std::fs::read(certificate.file()).expect("certificate");
+        let directory = self.path().join(".config/containers/certs.d").join(location);
+        write(directory.join("ca.crt"), text);
+    }
+
     /// Gives podman and skopeo a storage of their own below the home directory.
     ///
     /// The plain `vfs` driver needs no mounts, so it works wherever the tests run.

@@ -7,7 +7,17 @@ use tempfile::TempDir;
 
 /// A repository in a temporary directory.
 pub struct TestRepo {
+    mount: Option<Mount>,
     directory: TempDir,
+}
+
+/// A file system that is unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run("umount", [&self.0]);
+    }
 }
 
 impl TestRepo {
@@ -23,9 +33,31 @@ impl TestRepo {
     /// Makes an empty repository of this mode.
     pub fn with_mode(mode: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
-        let repo = Self { directory };
+        let repo = Self {
+            mount: None,
+            directory,
+        };
         repo.ostree(&["init", "--mode", mode]);
         repo
+    }
+
+    /// Makes an empty repository on a file system of so many bytes, kept in memory.
+    ///
+    /// Nothing is returned where the tests may not mount, as for an ordinary user.
+    pub fn on_small_disk(size: u64) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("directory");
+        let mounted = apt_ostree::host::runner::Cmd::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(directory.path())
+            .output()
+            .expect("mount");
+        if !mounted.status.success() {
+            return None;
+        }
+        let mount = Some(Mount(directory.path().to_owned()));
+        let repo = Self { mount, directory };
+        repo.ostree(&["init", "--mode", "bare"]);
+        Some(repo)
     }
 
     /// Returns the repository's directory.
@@ -138,10 +170,10 @@ pub fn assert_sound(path: &Path) {
 
 /// Returns all refs of a repository with their commits.
 pub fn refs(path: &Path) -> BTreeMap<String, String> {
-    let list = ostree(path, &["refs", "-r"]);
+    let names = ostree(path, &["refs"]);
     let commit = |name: &str| ostree(path, &["rev-parse", name]).trim().to_owned();
-    let names = list
+    names
         .lines()
-        .map(|line| line.split_whitespace().next().unwrap_or(line));
-    names.map(|name| (name.to_owned(), commit(name))).collect()
+        .map(|name| (name.to_owned(), commit(name)))
+        .collect()
 }
