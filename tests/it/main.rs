@@ -3,6 +3,7 @@
 mod credentials;
 mod docs;
 mod faults_image;
+mod import_podman;
 mod import_tree;
 mod layering;
 mod policy;
