@@ -2,6 +2,11 @@
 //!
 //! Needs root, for owners and mounts.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::import_tree::import;
 use crate::support::home::Home;
 use crate::support::image::{Image, OciImage};

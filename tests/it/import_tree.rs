@@ -1,5 +1,10 @@
 //! What an import makes of layers: the tree, the refs and the metadata.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::home::Home;
 use crate::support::image::{Image, OciImage};
 use crate::support::layer::Layer;

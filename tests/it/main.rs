@@ -3,7 +3,10 @@
 mod credentials;
 mod docs;
 mod faults_image;
+mod gc;
+mod import_faults;
 mod import_podman;
+mod import_resume;
 mod import_tree;
 mod layering;
 mod policy;
