@@ -12,6 +12,9 @@ const HEADER: usize = 110;
 /// Longest path that the kernel would accept.
 const LONGEST_PATH: usize = 4096;
 
+/// Where dracut lists the modules that it took.
+pub const MODULE_LIST: &str = "lib/dracut/modules.txt";
+
 /// One file of an initramfs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -19,8 +22,8 @@ pub struct Entry {
     pub path: String,
     /// File type and permission bits.
     pub mode: u32,
-    /// Bytes of content.
-    pub size: u64,
+    /// Content of the small files that tell what the initramfs is made of, empty for all others.
+    pub note: String,
 }
 
 impl Entry {
@@ -83,13 +86,19 @@ fn read_archive(stream: &mut dyn Read, entries: &mut Vec<Entry>) -> Result<()> {
         let mut name = vec![0; length];
         stream.read_exact(&mut name)?;
         skip(stream, padding(HEADER as u64 + length as u64))?;
-        skip(stream, size + padding(size))?;
         let name = String::from_utf8_lossy(&name[..length - 1]).into_owned();
+        let mut note = String::new();
+        if name.ends_with(MODULE_LIST) {
+            stream.take(size).read_to_string(&mut note)?;
+            skip(stream, padding(size))?;
+        } else {
+            skip(stream, size + padding(size))?;
+        }
         if name == "TRAILER!!!" {
             return Ok(());
         }
         let path = name.trim_start_matches("./").trim_start_matches('/').to_owned();
-        entries.push(Entry { path, mode, size });
+        entries.push(Entry { path, mode, note });
     }
 }
 
@@ -191,10 +200,20 @@ mod tests {
     }
 
     #[test]
-    fn damaged_images_are_errors() {
+    fn damaged_images_are_errors_and_notes_are_read() {
         let good = archive(&[("a", "content")]);
         let mut wrong_number = good.clone();
         wrong_number[20] = b'z';
+        let listed = archive(&[
+            ("usr/lib/dracut/modules.txt", "bash\nostree\n"),
+            ("etc/x", "content"),
+        ]);
+        let notes: Vec<_> = entries(&listed)
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.note)
+            .collect();
+        assert_eq!(notes, ["bash\nostree\n", ""]);
         for bad in [&b""[..], b"hello", &good[..40], &good[..120], &wrong_number] {
             assert!(entries(bad).is_err());
         }

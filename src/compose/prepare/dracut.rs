@@ -172,10 +172,14 @@ fn record(root: &Dir, kernel: &str, image: &Path) -> Result<String> {
         inputs.file(Path::new(file))?;
     }
     inputs.names(Path::new("usr/lib/firmware"))?;
-    inputs.programs()?;
     // The image itself is the list of what dracut took; its own content counts too, so that damage is mended.
     inputs.file(image)?;
-    for entry in initramfs::entries(&root.read(image)?)? {
+    let entries = initramfs::entries(&root.read(image)?)?;
+    let taken = entries
+        .iter()
+        .find(|entry| entry.path.ends_with(initramfs::MODULE_LIST));
+    inputs.programs(taken.map_or("", |entry| &entry.note))?;
+    for entry in entries {
         if entry.is_file() && !INDIFFERENT.contains(&entry.path.as_str()) {
             inputs.file(Path::new(&entry.path))?;
         }
@@ -230,19 +234,18 @@ impl Inputs<'_> {
         })
     }
 
-    /// Adds which of the programs and units exist that the dracut modules name: dracut takes what it finds, so
-    /// a newly installed one changes the result although no file of the old initramfs did.
-    fn programs(&mut self) -> Result<()> {
+    /// Adds which of the programs and units exist that dracut's modules look for: dracut takes what it finds, so
+    /// a newly installed one changes the result although no file of the old initramfs did. `taken` lists the
+    /// modules in that one.
+    fn programs(&mut self, taken: &str) -> Result<()> {
         let mut words = BTreeSet::new();
         let modules = Path::new("usr/lib/dracut/modules.d");
         for name in rootfs::names(self.root, modules)? {
-            let text = rootfs::read_text(self.root, modules.join(name).join("module-setup.sh"))?;
-            for word in text
-                .unwrap_or_default()
-                .split(|c: char| c.is_whitespace() || "\"'/${}()".contains(c))
-            {
-                words.insert(word.to_owned());
-            }
+            let text = rootfs::read_text(self.root, modules.join(&name).join("module-setup.sh"))?;
+            let name = name.to_string_lossy();
+            let name = name.trim_start_matches(|c: char| c.is_ascii_digit());
+            let is_taken = taken.lines().any(|line| line.trim() == name);
+            words.extend(sought(&text.unwrap_or_default(), is_taken));
         }
         for folder in [
             "usr/bin",
@@ -258,5 +261,33 @@ impl Inputs<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the words of a module's script that may name what it takes, or, when dracut left the module out, what
+/// it would have needed to be taken.
+fn sought(script: &str, is_taken: bool) -> BTreeSet<String> {
+    let script = script.replace("\\\n", " ");
+    script
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .filter(|line| is_taken || line.contains("require_binaries") || line.contains("require_any_binary"))
+        .flat_map(|line| line.split(|c: char| c.is_whitespace() || "\"'/${}();".contains(c)))
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_was_left_out_counts_by_what_it_requires() {
+        let script = "# needs ssh\ncheck() {\n    require_binaries \\\n        \"$dir\"/one two || return 1\n}\ninst_multiple three\n";
+        let left_out = sought(script, false);
+        assert!(left_out.contains("one") && left_out.contains("two") && !left_out.contains("three"));
+        let taken = sought(script, true);
+        assert!(taken.contains("three") && !taken.contains("ssh"));
     }
 }

@@ -48,6 +48,8 @@ pub(crate) const PACKAGE_DEBRIS: &[&str] = &[
 const SSH_UNIT: &str = "\
 [Unit]
 Description=Make the missing SSH host keys of this machine
+# Debian's own service does it where it takes this for the first boot; the condition is looked at afterwards.
+After=sshd-keygen.service
 ConditionPathExistsGlob=!/etc/ssh/ssh_host_*_key
 
 [Service]
