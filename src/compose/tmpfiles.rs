@@ -4,7 +4,6 @@ use super::rootfs;
 use anyhow::Result;
 use cap_std_ext::cap_std::fs::Dir;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// The file that `container prepare` writes; its name sorts first, because the first line for a path wins.
@@ -105,18 +104,16 @@ fn next_word(text: &str) -> Option<(String, &str)> {
     })
 }
 
-/// Returns `path` (relative to the root) as a field: anything systemd would split, unquote or expand is escaped.
+/// Returns `path` (relative to the root) as a field: quoted where systemd would split or unquote it.
+///
+/// No `\xNN`: systemd 252 of Debian 12 drops the backslash and keeps the rest.
 pub(crate) fn escape(path: &str) -> String {
-    let mut field = String::from("/");
-    for byte in path.bytes() {
-        match byte {
-            b'%' => field.push_str("%%"),
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => field.push(byte.into()),
-            b'/' | b'.' | b'_' | b'-' | b'+' | b',' | b':' | b'=' | b'@' | b'~' => field.push(byte.into()),
-            _ => write!(field, "\\x{byte:02x}").expect("writing to a string cannot fail"),
-        }
+    let path = path.replace('%', "%%");
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:=@~%".contains(c);
+    if path.chars().all(plain) {
+        return format!("/{path}");
     }
-    field
+    format!("\"/{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// Returns the line of every path that the root's tmpfiles.d makes; the first file in byte order wins.

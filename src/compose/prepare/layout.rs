@@ -1,6 +1,7 @@
 //! The top level of the root: links into `/var`, mount points, and what must exist for a derived build.
 
 use super::rootfs;
+use crate::compose::tmpfiles;
 use crate::fault::{Fault, Kind};
 use crate::report::Report;
 use anyhow::Result;
@@ -65,6 +66,10 @@ fn replace_by_link(root: &Dir, name: &str, target: &str, mode: u32, report: &dyn
         ));
         return Ok(());
     }
+    let volatile = target.starts_with("run/");
+    if volatile && rootfs::link_target(root, name)?.as_deref() == Some(Path::new(target)) {
+        return Ok(());
+    }
     // Maintainer scripts in derived builds fail on a dangling link.
     rootfs::make_dir(root, target, mode)?;
     if rootfs::is_dir(root, name)? {
@@ -87,6 +92,17 @@ fn move_opt_payload(root: &Dir) -> Result<()> {
         target.push("/");
         target.push(to);
         rootfs::link(root, &from, &target.to_string_lossy())?;
+    }
+    Ok(())
+}
+
+/// Makes the links in `/etc` that tmpfiles.d would make at boot, so that no host differs from its image by them.
+pub(super) fn link_etc(root: &Dir) -> Result<()> {
+    for line in tmpfiles::load(root, false)?.into_values() {
+        let in_etc = line.path.starts_with("etc") && line.letter == 'L' && !line.argument.is_empty();
+        if in_etc && rootfs::look(root, &line.path)?.is_none() {
+            rootfs::link(root, &line.path, &line.argument)?;
+        }
     }
     Ok(())
 }

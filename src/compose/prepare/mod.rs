@@ -68,6 +68,7 @@ pub fn run(root: &Dir, options: &Options, report: &dyn Report) -> Result<Prepare
     let initramfs_made = dracut::make(root, &options.path, &kernel, report)?;
     report.step("Emptying /var into tmpfiles.d and the factory");
     var::empty(root, report)?;
+    layout::link_etc(root)?;
     layout::clear_scratch(root)?;
     Ok(Prepared {
         kernel,

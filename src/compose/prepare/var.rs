@@ -245,18 +245,17 @@ impl Plan<'_> {
 }
 
 fn field(path: &Path) -> Result<String> {
-    let Some(text) = path.to_str() else {
-        return Err(Fault::new(
+    match path.to_str().filter(|text| !text.contains('\n')) {
+        Some(text) => Ok(tmpfiles::escape(text)),
+        None => Err(Fault::new(
             Kind::Invalid,
             format!(
-                "The name of /{} is not UTF-8, which an image cannot hold",
-                path.display()
+                "The name {path:?} cannot be declared in tmpfiles.d: it is not UTF-8 or has several lines"
             ),
         )
         .hint("rename or remove it in the Containerfile")
-        .into());
-    };
-    Ok(tmpfiles::escape(text))
+        .into()),
+    }
 }
 
 #[cfg(test)]
@@ -303,23 +302,24 @@ mod tests {
         root.symlink_contents("../log/web", "var/lib/logs").unwrap();
         empty(&root, &Silent).unwrap();
         let text = root.read_to_string(GENERATED).unwrap();
-        let words: Vec<_> = text
+        let made: Vec<_> = text
             .lines()
-            .skip(2)
-            .map(|line| line.split(' ').take(2).collect::<Vec<_>>())
+            .filter_map(tmpfiles::parse)
+            .map(|line| format!("{} {}", line.letter, line.path.display()))
             .collect();
         assert_eq!(
-            words,
+            made,
             [
-                ["d", "/var/cache"],
-                ["d", "/var/cache/tool"],
-                ["C", "/var/cache/tool/shipped"],
-                ["d", "/var/lib"],
-                ["L", "/var/lib/logs"],
-                ["d", "/var/lib/my\\x20app"],
-                ["C", "/var/lib/my\\x20app/data\\x201%%"],
-                ["d", "/var/log"],
-                ["d", "/var/log/web"],
+                "d run/media",
+                "d var/cache",
+                "d var/cache/tool",
+                "C var/cache/tool/shipped",
+                "d var/lib",
+                "L var/lib/logs",
+                "d var/lib/my app",
+                "C var/lib/my app/data 1%",
+                "d var/log",
+                "d var/log/web",
             ]
         );
         assert_eq!(
