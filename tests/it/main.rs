@@ -16,3 +16,5 @@ mod references;
 mod registry;
 mod signed_example;
 mod support;
+mod verbs;
+mod verbs_faults;

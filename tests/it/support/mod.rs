@@ -2,6 +2,7 @@
 //!
 //! - [`home`]: a home directory of its own, so that no test sees the machine's policy, credentials or mirrors;
 //! - [`layer`], [`image`]: OCI images written without podman, whole and damaged ones;
+//! - [`machine`]: a scratch sysroot that follows images of a registry, and the program under test;
 //! - [`registry`]: a real docker-registry on loopback, with or without password and TLS;
 //! - [`relay`]: a TCP relay before a registry that counts requests, breaks off or hangs;
 //! - [`repo`]: temporary OSTree repositories and sysroots, `ostree fsck` and refs;
@@ -17,6 +18,7 @@ pub mod home;
 pub mod image;
 pub mod keys;
 pub mod layer;
+pub mod machine;
 pub mod registry;
 pub mod relay;
 pub mod repo;

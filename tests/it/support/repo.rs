@@ -102,13 +102,18 @@ impl TestSysroot {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let sysroot = Self { directory };
-        let path = sysroot.path().to_str().expect("UTF-8");
+        sysroot.init();
+        sysroot
+    }
+
+    /// Makes the sysroot in its directory, which may be a file system mounted there meanwhile.
+    pub fn init(&self) {
+        let path = self.path().to_str().expect("UTF-8");
         run("ostree", ["admin", "init-fs", path]);
         run(
             "ostree",
             ["admin", "os-init", &format!("--sysroot={path}"), "default"],
         );
-        sysroot
     }
 
     /// Returns the root directory of the sysroot.
