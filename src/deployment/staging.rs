@@ -5,11 +5,15 @@
 
 use crate::boot::kargs::KernelArguments;
 use crate::boot::kargs_d;
+use crate::boot::loader::{self, Loader};
 use crate::deployment::content::CommitTree;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::{Host, WriteLock};
+use crate::fault::{Fault, Kind};
 use crate::host::checkpoint;
 use anyhow::{Context, Result};
+use cap_std_ext::cap_std::ambient_authority;
+use cap_std_ext::cap_std::fs::Dir;
 use fn_error_context::context;
 use ostree_ext::{gio, ostree};
 use std::path::Path;
@@ -56,6 +60,7 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
         override_kernel_argv: Some(&words),
         overlay_initrds: None,
     };
+    require_loader(host)?;
     checkpoint::reach("publish-before")?;
     if host.booted().is_some() {
         set_finalization_locked(new.lock_finalization)?;
@@ -90,6 +95,58 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
     )?;
     checkpoint::reach("publish-after")?;
     Ok(Published::Written)
+}
+
+/// Makes `order` the deployments of the sysroot, in boot order.
+///
+/// Where libostree's GRUB backend writes the menu, the new menu is checked, and the former order is put back when
+/// an entry is missing in it: the backend reports success for a menu without entries.
+#[context("Writing the boot order")]
+pub fn reorder(lock: &WriteLock<'_>, order: &[ostree::Deployment]) -> Result<()> {
+    let host = lock.host();
+    let loader = require_loader(host)?;
+    let before: Vec<ostree::Deployment> = host
+        .deployments()
+        .into_iter()
+        .filter(|deployment| !deployment.is_staged())
+        .collect();
+    let options = ostree::SysrootWriteDeploymentsOpts { do_postclean: false };
+    host.sysroot()
+        .write_deployments_with_options(order, &options, gio::Cancellable::NONE)?;
+    if loader == Loader::Grub2 {
+        if let Err(error) = loader::check_grub_cfg(&boot_dir(host)?) {
+            host.sysroot()
+                .write_deployments_with_options(&before, &options, gio::Cancellable::NONE)
+                .with_context(|| format!("Putting the former boot order back after: {error:#}"))?;
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the boot loader of the sysroot, after checking that it can take a new deployment.
+fn require_loader(host: &Host) -> Result<Loader> {
+    let loader = Loader::detect(&boot_dir(host)?)?;
+    if loader == Loader::Grub2 {
+        if host.booted().is_none() {
+            return Err(Fault::new(
+                Kind::Unsupported,
+                format!(
+                    "The sysroot {} uses libostree's GRUB backend, which works on the booted host only",
+                    host.path().display()
+                ),
+            )
+            .hint("boot it and run the command there, or provision with `--bootloader grub`")
+            .into());
+        }
+        loader::check_ready(&Dir::open_ambient_dir("/", ambient_authority()).context("Opening /")?)?;
+    }
+    Ok(loader)
+}
+
+fn boot_dir(host: &Host) -> Result<Dir> {
+    let path = host.path().join("boot");
+    Dir::open_ambient_dir(&path, ambient_authority()).with_context(|| format!("Opening {}", path.display()))
 }
 
 /// Returns the kernel arguments for a deployment of `commit` that continues `merge`: the current ones with the

@@ -1,12 +1,13 @@
 //! `cleanup`: drop deployments and what nothing needs any more.
 
 use crate::deployment::prune;
+use crate::deployment::staging;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
-use ostree_ext::{gio, ostree};
+use ostree_ext::ostree;
 
 /// What to clean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,9 +49,7 @@ pub fn run(host: &Host, target: &Target, what: What, report: &dyn Report) -> Res
         .collect();
     let dropped = before.len() - after.len();
     if dropped > 0 {
-        let options = ostree::SysrootWriteDeploymentsOpts { do_postclean: false };
-        host.sysroot()
-            .write_deployments_with_options(&after, &options, gio::Cancellable::NONE)?;
+        staging::reorder(&lock, &after)?;
     }
     if dropped > 0 || what.base {
         let freed = prune::clean(&lock)?;

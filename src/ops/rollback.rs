@@ -2,12 +2,13 @@
 
 use crate::deployment::advance;
 use crate::deployment::origin;
+use crate::deployment::staging;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
-use ostree_ext::{gio, ostree};
+use ostree_ext::ostree;
 
 /// Puts the previous deployment on top of the boot order; run again, it takes that back.
 ///
@@ -40,9 +41,7 @@ pub fn run(host: &Host, target: &Target, report: &dyn Report) -> Result<Outcome>
     let chosen = order.remove(place);
     let name = origin::id(&chosen);
     order.insert(0, chosen);
-    let options = ostree::SysrootWriteDeploymentsOpts { do_postclean: false };
-    host.sysroot()
-        .write_deployments_with_options(&order, &options, gio::Cancellable::NONE)?;
+    staging::reorder(&lock, &order)?;
     advance::clean(&lock, report);
     Ok(Outcome::Changed(format!("The deployment {name} boots next.")))
 }
