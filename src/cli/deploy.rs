@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("deploy", true)?;
+    let host = context.host_to_change("deploy", arguments.fetch.reboot)?;
     let options = Options {
         target: context.target(),
         revision: arguments.revision.clone(),

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("finalize-deployment", true)?;
+    let host = context.host_to_change("finalize-deployment", true)?;
     let options = Options {
         checksum: arguments.checksum.clone(),
         allow_missing_checksum: arguments.allow_missing_checksum,

@@ -61,8 +61,8 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("kargs", !arguments.only_looks())?;
     if arguments.only_looks() {
+        let host = context.host("kargs", false)?;
         let shown = kargs::show(
             &host,
             context.global.stateroot.as_deref(),
@@ -72,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         writeln!(context.out, "{shown}")?;
         return Ok(0);
     }
+    let host = context.host_to_change("kargs", arguments.reboot)?;
     let options = Options {
         target: context.target(),
         changes: arguments.changes(),

@@ -135,6 +135,24 @@ impl Context<'_> {
         Host::open(self.global.sysroot.as_deref(), verb, writes)
     }
 
+    /// Opens the sysroot for a verb that writes and may be asked to reboot.
+    ///
+    /// A reboot on behalf of a sysroot that this machine did not boot from would hit the wrong machine.
+    fn host_to_change(&self, verb: &str, reboot: bool) -> Result<Host> {
+        let host = self.host(verb, true)?;
+        if reboot && host.booted().is_none() {
+            return Err(Fault::new(
+                Kind::Usage,
+                format!(
+                    "`--reboot` makes no sense for {}, which this machine did not boot from",
+                    host.path().display()
+                ),
+            )
+            .into());
+        }
+        Ok(host)
+    }
+
     fn target(&self) -> Target {
         Target {
             stateroot: self.global.stateroot.clone(),

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("rebase", true)?;
+    let host = context.host_to_change("rebase", arguments.fetch.reboot)?;
     let options = Options {
         target: context.target(),
         reference: arguments.reference.clone(),

@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("rollback", true)?;
+    let host = context.host_to_change("rollback", arguments.reboot)?;
     let outcome = rollback::run(&host, &context.target(), context.report)?;
     finish(
         &outcome,

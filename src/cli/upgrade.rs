@@ -37,8 +37,8 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("upgrade", !arguments.only_looks())?;
     if arguments.check || arguments.preview {
+        let host = context.host("upgrade", !arguments.only_looks())?;
         let stateroot = context.global.stateroot.as_deref();
         let found = if arguments.preview {
             check::preview(&host, stateroot, context.patience(), context.report)?
@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         print(&available, context.out)?;
         return Ok(0);
     }
+    let host = context.host_to_change("upgrade", arguments.fetch.reboot)?;
     let options = Options {
         target: context.target(),
         fetch: arguments.fetch.fetch(),
