@@ -7,7 +7,7 @@ use crate::host::environment;
 use crate::ops::status::{self, Status};
 use anyhow::Result;
 use clap::Args;
-use jsonpath_rust::JsonPath;
+use serde_json_path::JsonPath;
 use std::io::{IsTerminal, Write};
 
 /// Show the deployments: what is booted, what boots next, what can be rolled back to
@@ -45,14 +45,18 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         writeln!(context.out, "{:#}", serde_json::to_value(&status)?)?;
     } else if let Some(expression) = &arguments.jsonpath {
         let value = serde_json::to_value(&status)?;
-        let found = value.query(expression).map_err(|error| {
+        let path = JsonPath::parse(expression).map_err(|error| {
             Fault::new(
                 Kind::Usage,
                 format!("The JSONPath expression `{expression}` cannot be used: {error}"),
             )
             .hint("for example: $.deployments[0].version")
         })?;
-        writeln!(context.out, "{:#}", serde_json::to_value(&found)?)?;
+        writeln!(
+            context.out,
+            "{:#}",
+            serde_json::to_value(path.query(&value).all())?
+        )?;
     } else {
         let style = Style {
             coloured: std::io::stdout().is_terminal() && environment::variable("NO_COLOR").is_none(),

@@ -525,7 +525,11 @@ fn a_sysroot_that_was_not_booted_never_reboots_this_machine() {
     let machine = Machine::deployed();
     machine.publish("2", []);
     let before = machine.state();
-    for arguments in [&["upgrade", "--reboot"][..], &["kargs", "--append=x", "--reboot"], &["rollback", "-r"]] {
+    for arguments in [
+        &["upgrade", "--reboot"][..],
+        &["kargs", "--append=x", "--reboot"],
+        &["rollback", "-r"],
+    ] {
         let errors = machine.fails(2, arguments);
         assert!(errors.contains("did not boot from"), "{errors}");
     }
