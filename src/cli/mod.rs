@@ -28,6 +28,7 @@ use crate::ops::{Fetch, Target};
 use crate::report::Report;
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use ostree_ext::glib;
 use progress::Progress;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -209,6 +210,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("APT_OSTREE_LOG"))
         .with_writer(std::io::stderr)
         .init();
+    // libostree tells maintainers things on standard error; they belong with the log, not between our lines.
+    let log = |text: &str| tracing::info!(target: "libostree", "{}", text.trim_end());
+    glib::set_printerr_handler(log);
+    glib::set_print_handler(log);
     let progress = Progress::new(cli.global.progress, cli.global.quiet);
     let mut out = std::io::stdout();
     let done = run(&cli, &progress, &mut out).and_then(|status| {

@@ -142,7 +142,9 @@ fn print_above(all: &MultiProgress, text: &str) {
     }
 }
 
+/// Writes one line at once, so that lines of several threads do not mix.
+///
 /// A closed standard error must not end an operation, and there is nowhere left to report it.
 fn write_line(text: &str) {
-    drop(writeln!(std::io::stderr(), "{text}"));
+    drop(std::io::stderr().lock().write_all(format!("{text}\n").as_bytes()));
 }

@@ -3,14 +3,16 @@
 use crate::boot::kargs_d;
 use crate::boot::loader::grub_safe;
 use crate::fault::{Fault, Kind};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use fn_error_context::context;
-use ostree_ext::prelude::{FileEnumeratorExt, FileExt};
+use ostree_ext::prelude::{Cast, FileEnumeratorExt, FileExt, InputStreamExtManual};
 use ostree_ext::{gio, ostree};
+use std::io::Read;
 
 /// The tree of one commit.
 #[derive(Debug)]
 pub struct CommitTree {
+    repo: ostree::Repo,
     root: gio::File,
 }
 
@@ -19,7 +21,10 @@ impl CommitTree {
     #[context("Opening the commit {commit}")]
     pub fn open(repo: &ostree::Repo, commit: &str) -> Result<Self> {
         let (root, _) = repo.read_commit(commit, gio::Cancellable::NONE)?;
-        Ok(Self { root })
+        Ok(Self {
+            repo: repo.clone(),
+            root,
+        })
     }
 
     /// Returns a file's bytes; none when there is no such file.
@@ -30,10 +35,19 @@ impl CommitTree {
         {
             return Ok(None);
         }
-        let (bytes, _) = file
-            .load_contents(gio::Cancellable::NONE)
-            .with_context(|| format!("Reading {path}"))?;
-        Ok(Some(bytes.to_vec()))
+        // libostree's files are no seekable streams to GIO, so they are read through the repository.
+        let file = file
+            .downcast::<ostree::RepoFile>()
+            .map_err(|_| anyhow!("{path} is not in a repository"))?;
+        let (stream, _, _) = self.repo.load_file(&file.checksum(), gio::Cancellable::NONE)?;
+        let mut bytes = Vec::new();
+        if let Some(stream) = stream {
+            stream
+                .into_read()
+                .read_to_end(&mut bytes)
+                .with_context(|| format!("Reading {path}"))?;
+        }
+        Ok(Some(bytes))
     }
 
     /// Returns a file's text; none when there is no such file.

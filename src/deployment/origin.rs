@@ -18,6 +18,7 @@ use ostree_ext::{glib, ostree};
 const GROUP: &str = "origin";
 const IMAGE: &str = "container-image-reference";
 const PIN: &str = "override-commit";
+const TRANSIENT: &str = "libostree-transient";
 
 /// The intent behind a deployment.
 #[derive(Clone, Debug)]
@@ -50,7 +51,12 @@ impl Origin {
         let copy = glib::KeyFile::new();
         copy.load_from_data(&file.to_data(), glib::KeyFileFlags::KEEP_COMMENTS)
             .context("Copying an origin")?;
-        ostree::Deployment::origin_remove_transient_state(&copy);
+        // libostree's own remover would take the digest fixed by `deploy` as well, which a change of kernel
+        // arguments must carry along.
+        if copy.has_group(TRANSIENT) {
+            copy.remove_group(TRANSIENT)
+                .context("Dropping what belongs to one deployment")?;
+        }
         Ok(Self { file: copy })
     }
 
