@@ -100,6 +100,24 @@ pub fn write_plain(repo: &ostree::Repo, root: &Directory) -> Result<String> {
     )
 }
 
+/// Reads a commit object from its bytes.
+pub fn parse(bytes: &[u8]) -> Result<Commit> {
+    Commit::read(&variant(bytes)?)
+}
+
+/// Writes a commit object that came with an image, inside the repository's transaction, and returns its name.
+#[context("Writing the commit that the image carries")]
+pub fn write_given(repo: &ostree::Repo, bytes: &[u8]) -> Result<String> {
+    write(repo, &variant(bytes)?)
+}
+
+fn variant(bytes: &[u8]) -> Result<glib::Variant> {
+    let kind = glib::VariantTy::new("(a{sv}aya(say)sstayay)").context("The type of commits")?;
+    let commit = glib::Variant::from_bytes_with_type(&glib::Bytes::from(bytes), kind);
+    ensure!(commit.is_normal_form(), "It is no commit object");
+    Ok(commit)
+}
+
 fn write(repo: &ostree::Repo, commit: &glib::Variant) -> Result<String> {
     let checksum = repo.write_metadata(ostree::ObjectType::Commit, None, commit, gio::Cancellable::NONE)?;
     Ok(checksum.to_hex())
@@ -143,7 +161,10 @@ impl Commit {
     /// Reads a commit object.
     #[context("Reading the commit {checksum}")]
     pub fn load(repo: &ostree::Repo, checksum: &str) -> Result<Self> {
-        let (commit, _) = repo.load_commit(checksum)?;
+        Self::read(&repo.load_commit(checksum)?.0)
+    }
+
+    fn read(commit: &glib::Variant) -> Result<Self> {
         ensure!(commit.n_children() == 8, "It is no commit object");
         let sum = |index| Checksum::from_slice(commit.child_value(index).data());
         let parent = commit.child_value(1);

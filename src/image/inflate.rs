@@ -32,6 +32,8 @@ pub(super) struct Expected {
     pub(super) digest: String,
     /// Digest of the uncompressed archive.
     pub(super) diff_id: String,
+    /// Whether it carries OSTree objects instead of a file tree.
+    pub(super) is_ostree: bool,
 }
 
 /// How inflating ended.

@@ -1,22 +1,16 @@
 //! One layer: a single pass over its archive that stores the files and builds the tree.
 
+use super::encapsulated;
 use super::entry::{self, Place, Refusal};
-use super::header::{self, BLOCK, EntryKind, Header};
+use super::header::{EntryKind, Header};
 use super::inflate::{self, Archive, Expected, Inflated, Transfer};
 use super::object::ObjectStore;
+use super::reader::{Entry, Reader};
 use super::scratch::LayerTraits;
-use crate::fault::{Fault, Kind};
 use crate::tree::{Checksum, Directory, Entries, Metadata, WHITEOUT_PREFIX};
 use anyhow::{Context, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::mpsc;
-
-/// A file up to this size is held while its name is computed, so that an existing one is not written.
-const HELD: u64 = 4 * 1024 * 1024;
-/// The most bytes of PAX records or of a GNU long name.
-const MAX_EXTENSION: u64 = 1024 * 1024;
-/// Entries in one layer; more would not fit the memory this is allowed to take.
-const MAX_ENTRIES: u64 = 4_000_000;
 
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
@@ -27,6 +21,8 @@ pub(super) struct Layer {
     pub(super) root: Directory,
     /// What the tree does not show.
     pub(super) traits: LayerTraits,
+    /// The commit object that the first layer of an encapsulated image carries.
+    pub(super) commit: Option<Vec<u8>>,
 }
 
 /// Imports a layer from its blob into the store.
@@ -43,7 +39,10 @@ pub(super) fn import(
     let (inflated, unpacked) = std::thread::scope(|scope| {
         let inflater = scope.spawn(move || inflate::inflate(blob, expected, block_sender, spare, progress));
         let archive = Archive::new(blocks, spare_sender);
-        let unpacked = unpack(archive, expected, store);
+        let unpacked = match expected.is_ostree {
+            true => encapsulated::unpack(archive, &expected.digest, store),
+            false => unpack(archive, expected, store),
+        };
         (inflater.join(), unpacked)
     });
     let inflated = inflated.map_err(|_| anyhow::anyhow!("The inflating thread panicked"))?;
@@ -58,14 +57,12 @@ pub(super) fn import(
 fn unpack(archive: Archive, expected: &Expected, store: &ObjectStore) -> Result<Layer> {
     let default = Directory::write_metadata(store, &Metadata::root(0o755))?;
     let mut unpacker = Unpacker {
-        archive,
+        reader: Reader::new(archive, &expected.digest),
         store,
-        digest: &expected.digest,
         root: Directory::new_implicit(default),
         traits: LayerTraits::default(),
         links: Vec::new(),
         dirmetas: HashMap::new(),
-        held: Vec::new(),
     };
     unpacker.run()?;
     let Unpacker {
@@ -73,7 +70,11 @@ fn unpack(archive: Archive, expected: &Expected, store: &ObjectStore) -> Result<
     } = unpacker;
     list_implicit(&root, "", &mut traits.implicit);
     root.store(store)?;
-    Ok(Layer { root, traits })
+    Ok(Layer {
+        root,
+        traits,
+        commit: None,
+    })
 }
 
 fn list_implicit(directory: &Directory, path: &str, found: &mut Vec<String>) {
@@ -94,105 +95,40 @@ fn list_implicit(directory: &Directory, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Fields of an entry that came before its header.
-#[derive(Default)]
-struct Extension {
-    long_name: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
-    pax: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
 struct Unpacker<'a> {
-    archive: Archive,
+    reader: Reader<'a>,
     store: &'a ObjectStore,
-    digest: &'a str,
     root: Directory,
     traits: LayerTraits,
     /// Hard links to files that did not stand in the archive before them.
     links: Vec<(String, String, Vec<u8>)>,
     dirmetas: HashMap<Metadata, Checksum>,
-    held: Vec<u8>,
 }
 
 impl Unpacker<'_> {
     fn run(&mut self) -> Result<()> {
-        let mut extension = Extension::default();
-        let mut count = 0u64;
-        let mut block = [0; BLOCK];
-        loop {
-            match self.archive.fill(&mut block) {
-                0 => break,
-                BLOCK => {}
-                _ => return Err(self.broken("it ends within a header")),
-            }
-            let Some(header) = Header::parse(&block).map_err(|error| self.broken(format!("{error:#}")))?
-            else {
-                break;
-            };
-            match header.kind {
-                EntryKind::LongName => extension.long_name = Some(self.text(&header)?),
-                EntryKind::LongLink => extension.long_link = Some(self.text(&header)?),
-                EntryKind::PaxLocal => {
-                    let body = self.extension_body(&header)?;
-                    extension.pax =
-                        header::pax_records(&body).map_err(|error| self.broken(format!("{error:#}")))?;
-                }
-                EntryKind::PaxGlobal => {
-                    self.extension_body(&header)?;
-                }
-                _ => {
-                    count += 1;
-                    if count > MAX_ENTRIES {
-                        return Err(self.broken(format!("it has more than {MAX_ENTRIES} entries")));
-                    }
-                    self.entry(header, std::mem::take(&mut extension))?;
-                }
-            }
+        while let Some(entry) = self.reader.next()? {
+            self.entry(&entry)?;
         }
-        self.archive.drain();
         self.resolve_links()
     }
 
-    fn entry(&mut self, mut header: Header, extension: Extension) -> Result<()> {
-        let pax = |key: &str| extension.pax.get(key.as_bytes());
-        if let Some(path) = pax("path").or(extension.long_name.as_ref()) {
-            header.path.clone_from(path);
-            if header.kind == EntryKind::Regular && header.path.ends_with(b"/") {
-                header.kind = EntryKind::Directory;
-            }
-        }
-        if let Some(link) = pax("linkpath").or(extension.long_link.as_ref()) {
-            header.link.clone_from(link);
-        }
-        for (key, field) in [
-            ("size", &mut header.size),
-            ("uid", &mut header.uid),
-            ("gid", &mut header.gid),
-        ] {
-            if let Some(value) = pax(key) {
-                *field = header::decimal(value).map_err(|error| self.broken(format!("{error:#}")))?;
-            }
-        }
-        let is_sparse = header.kind == EntryKind::Sparse
-            || extension.pax.keys().any(|key| key.starts_with(b"GNU.sparse."));
+    fn entry(&mut self, entry: &Entry) -> Result<()> {
+        let header = &entry.header;
         let place = entry::place(&header.path).map_err(|refusal| self.refuse(refusal))?;
-        if is_sparse {
+        if entry.is_sparse() {
             return Err(self.refuse(Refusal::unsupported(&header.path, "a sparse file")));
         }
-        let size = if header.kind == EntryKind::Regular {
-            header.size
-        } else {
-            0
-        };
+        let size = entry.size();
         if place == Place::Dropped {
-            return self.skip(size);
+            return self.reader.skip(size);
         }
         if entry::is_below(&header.path, &["etc"]) {
             self.traits.etc = true;
         } else if entry::is_below(&header.path, &["usr", "etc"]) {
             self.traits.usr_etc = true;
         }
-        let metadata = self.metadata(&header, &extension)?;
+        let metadata = self.metadata(entry)?;
         let path = match place {
             Place::Path(path) => path,
             _ if header.kind == EntryKind::Directory => {
@@ -217,7 +153,7 @@ impl Unpacker<'_> {
                 }
             }
             EntryKind::Regular => {
-                let object = self.file(&metadata, size)?;
+                let object = self.reader.file(self.store, &metadata, size)?;
                 self.place_file(&path, &header.path, &metadata, object)?;
             }
             EntryKind::Symlink => {
@@ -231,7 +167,7 @@ impl Unpacker<'_> {
                 let object = self.store.write_symlink(&metadata, target)?;
                 self.place_file(&path, &header.path, &metadata, object)?;
             }
-            EntryKind::Hardlink => self.hardlink(path, &header, &metadata)?,
+            EntryKind::Hardlink => self.hardlink(path, header, &metadata)?,
             EntryKind::Device => {
                 return Err(self.refuse(Refusal::unsupported(&header.path, "a device node")));
             }
@@ -298,41 +234,6 @@ impl Unpacker<'_> {
         ))
     }
 
-    fn file(&mut self, metadata: &Metadata, size: u64) -> Result<Checksum> {
-        let object = if size <= HELD {
-            let length = usize::try_from(size)?;
-            // The borrow of the archive ends before the error does, so the object is made in two steps.
-            let whole = match self.archive.slice(length) {
-                Some(content) => Some(self.store.write_file(metadata, content)?),
-                None => None,
-            };
-            match whole {
-                Some(object) => object,
-                None => {
-                    self.held.resize(length, 0);
-                    if self.archive.fill(&mut self.held) != length {
-                        return Err(self.broken("it ends within a file"));
-                    }
-                    self.store.write_file(metadata, &self.held)?
-                }
-            }
-        } else {
-            let mut file = self.store.begin_file(metadata, size)?;
-            let mut left = size;
-            while left > 0 {
-                let bytes = self.archive.next(left);
-                if bytes.is_empty() {
-                    return Err(self.broken("it ends within a file"));
-                }
-                left -= bytes.len() as u64;
-                file.write(bytes)?;
-            }
-            file.finish()?
-        };
-        self.pad(size)?;
-        Ok(object)
-    }
-
     fn place_file(
         &mut self,
         path: &str,
@@ -366,7 +267,8 @@ impl Unpacker<'_> {
             })?)
         };
         let refusal = || {
-            Refusal::invalid(written, "which lies below something that is no directory").in_layer(self.digest)
+            Refusal::invalid(written, "which lies below something that is no directory")
+                .in_layer(self.reader.digest())
         };
         let mut entries = self.root.change_loaded().context("A layer is built in memory")?;
         for name in folder.split('/').filter(|name| !name.is_empty()) {
@@ -388,7 +290,8 @@ impl Unpacker<'_> {
         Ok((entries, name))
     }
 
-    fn metadata(&self, header: &Header, extension: &Extension) -> Result<Metadata> {
+    fn metadata(&self, entry: &Entry) -> Result<Metadata> {
+        let header = &entry.header;
         let id = |value: u64| {
             u32::try_from(value).map_err(|_| {
                 self.refuse(Refusal::invalid(
@@ -404,11 +307,12 @@ impl Unpacker<'_> {
             mode: u32::try_from(header.mode & 0o7777).expect("twelve bits fit"),
             xattrs: Default::default(),
         };
-        for (key, value) in &extension.pax {
-            if let Some(name) = key
+        for (key, value) in &entry.pax {
+            let name = key
                 .strip_prefix(XATTR_PREFIX)
-                .filter(|name| keeps_attribute(name))
-            {
+                .filter(|name| keeps_attribute(name));
+            // libostree passes over empty attributes when it reads a file back, so their objects would count as damaged.
+            if let Some(name) = name.filter(|_| !value.is_empty()) {
                 metadata.xattrs.set(name, value);
             }
         }
@@ -424,50 +328,8 @@ impl Unpacker<'_> {
         Ok(checksum)
     }
 
-    fn text(&mut self, header: &Header) -> Result<Vec<u8>> {
-        let mut body = self.extension_body(header)?;
-        body.truncate(body.iter().position(|byte| *byte == 0).unwrap_or(body.len()));
-        Ok(body)
-    }
-
-    fn extension_body(&mut self, header: &Header) -> Result<Vec<u8>> {
-        if header.size > MAX_EXTENSION {
-            return Err(self.broken("it has a header of more than a megabyte"));
-        }
-        let mut body = vec![0; usize::try_from(header.size)?];
-        if self.archive.fill(&mut body) != body.len() {
-            return Err(self.broken("it ends within a header"));
-        }
-        self.pad(header.size)?;
-        Ok(body)
-    }
-
-    fn skip(&mut self, size: u64) -> Result<()> {
-        if !self.archive.skip(size) {
-            return Err(self.broken("it ends within a file"));
-        }
-        self.pad(size)
-    }
-
-    fn pad(&mut self, size: u64) -> Result<()> {
-        let block = BLOCK as u64;
-        if self.archive.skip((block - size % block) % block) {
-            Ok(())
-        } else {
-            Err(self.broken("it ends within a file"))
-        }
-    }
-
-    fn broken(&self, reason: impl std::fmt::Display) -> anyhow::Error {
-        Fault::new(
-            Kind::Invalid,
-            format!("Layer {} is not a readable archive: {reason}", self.digest),
-        )
-        .into()
-    }
-
     fn refuse(&self, refusal: Refusal) -> anyhow::Error {
-        refusal.in_layer(self.digest).into()
+        refusal.in_layer(self.reader.digest()).into()
     }
 }
 

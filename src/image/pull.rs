@@ -5,6 +5,7 @@
 //! layers that were finished.
 
 use super::commit::{self, Commit, ImageFacts};
+use super::encapsulated;
 use super::fetch::{self, Wanted};
 use super::inflate::Expected;
 use super::layer::Layer;
@@ -152,6 +153,10 @@ struct Layers {
     trees: HashMap<String, (Directory, LayerTraits)>,
     /// Layers to be fetched.
     wanted: Vec<Wanted>,
+    /// How many of the first layers carry OSTree objects.
+    ostree_layers: usize,
+    /// The commit object in them, when it was fetched now.
+    base_commit: Option<Vec<u8>>,
 }
 
 /// What the one transaction makes visible.
@@ -247,7 +252,10 @@ impl Pull<'_> {
         records: &[LayerRecord],
         store: &ObjectStore,
     ) -> Result<Layers> {
-        let mut layers = Layers::default();
+        let mut layers = Layers {
+            ostree_layers: encapsulated::layer_count(config)?,
+            ..Layers::default()
+        };
         let mut elsewhere = None;
         let mut seen = HashSet::new();
         let manifest = self.source.manifest();
@@ -257,6 +265,7 @@ impl Pull<'_> {
             .zip(config.rootfs().diff_ids())
             .zip(self.source.layers())
         {
+            let is_ostree = seen.len() < layers.ostree_layers;
             if !seen.insert(diff_id) {
                 continue;
             }
@@ -293,6 +302,7 @@ impl Pull<'_> {
                 expected: Expected {
                     digest,
                     diff_id: diff_id.clone(),
+                    is_ostree,
                 },
                 source: source.clone(),
             });
@@ -315,16 +325,22 @@ impl Pull<'_> {
             store,
             self.report,
             |wanted, layer| {
-                let Layer { root, traits } = layer;
+                let Layer { root, traits, commit } = layer;
                 let record = LayerRecord {
                     diff_id: wanted.expected.diff_id.clone(),
                     tree: root.tree().context("A layer was not stored")?.to_string(),
                     metadata: root.metadata().to_string(),
                     traits: traits.clone(),
                 };
-                scratch.record(&record)?;
+                match commit {
+                    // The layer is only as good as directories that its record does not name.
+                    Some(commit) => layers.base_commit = Some(commit),
+                    None => {
+                        scratch.record(&record)?;
+                        unpublished.push((wanted.expected.digest.clone(), record.clone()));
+                    }
+                }
                 checkpoint::reach("import-layer-done")?;
-                unpublished.push((wanted.expected.digest.clone(), record.clone()));
                 layers.trees.insert(record.diff_id.clone(), (root, traits));
                 layers.records.insert(record.diff_id.clone(), record);
                 left -= 1;
@@ -381,6 +397,9 @@ impl Pull<'_> {
         let mut merges = Merges::new(store)?;
         let (begin, mut root) = match merged::longest(self.repo, store, &chain)? {
             Some(found) => found,
+            None if layers.ostree_layers > 0 => {
+                (layers.ostree_layers, self.base_tree(diff_ids, layers, store)?)
+            }
             None => {
                 let metadata = Directory::write_metadata(store, &Metadata::root(0o755))?;
                 (0, Directory::new(metadata))
@@ -416,6 +435,28 @@ impl Pull<'_> {
         Ok(Publication { root, merges })
     }
 
+    /// Returns the tree of the commit that the OSTree part of the image carries.
+    fn base_tree(&self, diff_ids: &[String], layers: &Layers, store: &ObjectStore) -> Result<Directory> {
+        let stored = diff_ids.first().and_then(|diff_id| layers.commits.get(diff_id));
+        let mut root = match (&layers.base_commit, stored) {
+            (Some(bytes), _) => commit::parse(bytes)?.root,
+            (None, Some(commit)) => Commit::load(self.repo, commit)?.root,
+            (None, None) => return Err(self.no_commit("its first layer carries no commit")),
+        };
+        match is_complete(&mut root, store) {
+            Ok(true) => Ok(root),
+            _ => Err(self.no_commit("its layers lack objects of the commit they carry")),
+        }
+    }
+
+    fn no_commit(&self, reason: &str) -> anyhow::Error {
+        Fault::new(
+            Kind::Invalid,
+            format!("{} is no whole encapsulated image: {reason}", self.reference),
+        )
+        .into()
+    }
+
     fn set_refs(
         &self,
         config: &ImageConfiguration,
@@ -426,7 +467,26 @@ impl Pull<'_> {
         let manifest = self.source.manifest();
         let manifest_digest = self.source.manifest_digest();
         let mut refs = BTreeMap::new();
-        for (layer, diff_id) in manifest.layers().iter().zip(config.rootfs().diff_ids()) {
+        let mut parent = None;
+        for (index, (layer, diff_id)) in manifest
+            .layers()
+            .iter()
+            .zip(config.rootfs().diff_ids())
+            .enumerate()
+        {
+            if index == 0 && layers.ostree_layers > 0 {
+                let commit = match &layers.base_commit {
+                    Some(bytes) => commit::write_given(self.repo, bytes)?,
+                    None => layers
+                        .commits
+                        .get(diff_id)
+                        .context("The base has no commit")?
+                        .clone(),
+                };
+                refs.insert(store::layer_ref(layer.digest().as_ref()), commit.clone());
+                parent = Some(commit);
+                continue;
+            }
             let commit = match (layers.commits.get(diff_id), layers.records.get(diff_id)) {
                 (Some(commit), _) => commit.clone(),
                 (None, Some(record)) => commit::write_layer(self.repo, record)?,
@@ -436,7 +496,7 @@ impl Pull<'_> {
         }
         let text = |bytes, what| std::str::from_utf8(bytes).with_context(|| format!("Reading the {what}"));
         let facts = ImageFacts {
-            parent: None,
+            parent: parent.as_deref(),
             manifest_digest,
             manifest: text(self.source.raw_manifest(), "manifest")?,
             config: text(raw_config, "configuration")?,

@@ -2,6 +2,7 @@
 
 use super::Checksum;
 use super::variant;
+use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 const REGULAR: u32 = 0o100_000;
@@ -27,6 +28,18 @@ impl Xattrs {
         self.0
             .iter()
             .map(|(name, value)| (name.as_slice(), value.as_slice()))
+    }
+
+    /// Reads attributes from the form `a(ayay)`, in which libostree keeps them.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let mut xattrs = Self::default();
+        for (name, value) in variant::read_pairs(bytes)? {
+            let name = name
+                .strip_suffix(b"\0")
+                .context("The name of an attribute lacks its end")?;
+            xattrs.set(name, value);
+        }
+        Ok(xattrs)
     }
 
     fn variant(&self) -> Vec<u8> {

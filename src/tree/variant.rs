@@ -108,6 +108,17 @@ fn members(bytes: &[u8], count: usize) -> Result<Vec<&[u8]>> {
     Ok(found)
 }
 
+/// Reads an array of pairs of byte arrays, `a(ayay)`.
+pub(super) fn read_pairs(bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>> {
+    elements(bytes)?
+        .into_iter()
+        .map(|element| {
+            let member = members(element, 2)?;
+            Ok((member[0], member[1]))
+        })
+        .collect()
+}
+
 fn string(bytes: &[u8]) -> Result<&str> {
     let (&last, text) = bytes.split_last().context("A string lacks its end")?;
     ensure!(last == 0, "A string lacks its end");

@@ -80,7 +80,7 @@ impl Podman {
             .into_iter()
             .filter(|(path, _)| {
                 let (first, rest) = path.split_once('/').unwrap_or((path, ""));
-                !(["run", "tmp", "proc", "sys", "dev"].contains(&first) && !rest.is_empty())
+                !["run", "tmp", "proc", "sys", "dev"].contains(&first) || rest.is_empty()
             })
             .map(|(path, what)| match path.strip_prefix("etc") {
                 Some(rest) if rest.is_empty() || rest.starts_with('/') => (format!("usr/etc{rest}"), what),
@@ -199,6 +199,7 @@ impl Writer {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "these are the fields of a header")]
     fn entry(
         &mut self,
         path: &str,

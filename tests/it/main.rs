@@ -4,6 +4,7 @@ mod credentials;
 mod docs;
 mod faults_image;
 mod gc;
+mod import_encapsulated;
 mod import_faults;
 mod import_podman;
 mod import_resume;
