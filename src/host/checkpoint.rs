@@ -20,9 +20,13 @@ pub fn reach(name: &str) -> Result<()> {
         return Ok(());
     }
     match action {
-        "pause" => loop {
-            std::thread::park();
-        },
+        "pause" => {
+            // The name tells a test in /proc that the point is reached.
+            rustix::thread::set_name(c"checkpoint")?;
+            loop {
+                std::thread::park();
+            }
+        }
         "enospc" => Err(std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()).into()),
         _ => {
             let me = rustix::process::getpid();

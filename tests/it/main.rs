@@ -13,6 +13,7 @@ mod layering;
 mod lint;
 mod policy;
 mod prepare;
+mod provision;
 mod references;
 mod registry;
 mod signed_example;

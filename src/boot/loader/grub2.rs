@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use cap_std_ext::cap_std::fs::{Dir, PermissionsExt};
 use cap_std_ext::dirext::CapStdExtDirExt;
 use fn_error_context::context;
+use std::path::PathBuf;
 
 /// What GRUB does before the first menu entry.
 const HEADER: &str = "\
@@ -90,7 +91,7 @@ pub fn check_ready(root: &Dir) -> Result<()> {
     if !root.try_exists("etc/default/grub")? {
         return Err(fault("The boot menu would be empty: /etc/default/grub is missing").into());
     }
-    let generator = root.metadata_optional("etc/grub.d/15_ostree")?;
+    let generator = root.metadata_optional(below_root(root, "etc/grub.d/15_ostree")?)?;
     if generator.is_none_or(|found| found.permissions().mode() & 0o111 == 0) {
         return Err(fault(
             "The boot menu would be empty: /etc/grub.d/15_ostree is missing or not executable",
@@ -98,6 +99,20 @@ pub fn check_ready(root: &Dir) -> Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// Returns where `path` leads when it is a link, taken below `root`: Debian's link to `15_ostree` is absolute.
+fn below_root(root: &Dir, path: &str) -> Result<PathBuf> {
+    match root.symlink_metadata_optional(path)? {
+        Some(found) if found.is_symlink() => {
+            let target = root.read_link_contents(path)?;
+            Ok(match target.strip_prefix("/") {
+                Ok(below) => below.to_owned(),
+                Err(_) => path.into(),
+            })
+        }
+        _ => Ok(path.into()),
+    }
 }
 
 /// Checks that the libostree in `root` can write boot entries for a `/boot` on the root file system.
@@ -217,6 +232,14 @@ mod tests {
         }
         assert!(check_ready(&root).is_err(), "not executable");
         root.set_permissions("etc/grub.d/15_ostree", PermissionsExt::from_mode(0o755))
+            .unwrap();
+        check_ready(&root).unwrap();
+
+        // As Debian ships it.
+        root.rename("etc/grub.d/15_ostree", &root, "usr/15_ostree")
+            .unwrap();
+        assert!(check_ready(&root).is_err(), "gone");
+        root.symlink_contents("/usr/15_ostree", "etc/grub.d/15_ostree")
             .unwrap();
         check_ready(&root).unwrap();
     }

@@ -41,16 +41,8 @@ pub fn to_filesystem(
         .with_context(|| format!("Opening {}", request.root.display()))?;
     require_empty(&root)?;
     let boot = root.join("boot");
-    if boot.is_dir() && filesystem_type(&boot)? == MSDOS_MAGIC {
-        return Err(Fault::new(
-            Kind::Unsupported,
-            format!(
-                "{} is a FAT file system, on which libostree cannot swap boot entries",
-                boot.display()
-            ),
-        )
-        .hint("mount the EFI system partition at boot/efi and use ext4, xfs or btrfs for /boot")
-        .into());
+    if boot.is_dir() {
+        require_links(&boot, filesystem_type(&boot)?)?;
     }
     let place = place(&root, request)?;
     let efi = Mounted::at(&root.join("boot/efi"))?;
@@ -125,6 +117,21 @@ fn require_empty(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Fails when `/boot` is on FAT: libostree swaps links there.
+fn require_links(boot: &Path, kind: u32) -> Result<(), Fault> {
+    if kind != MSDOS_MAGIC {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Kind::Unsupported,
+        format!(
+            "{} is a FAT file system, on which libostree cannot swap boot entries",
+            boot.display()
+        ),
+    )
+    .hint("mount the EFI system partition at boot/efi and use ext4, xfs or btrfs for /boot"))
+}
+
 fn filesystem_type(path: &Path) -> Result<u32> {
     let found = rustix::fs::statfs(path).with_context(|| format!("Looking at {}", path.display()))?;
     // The kernel's magic numbers have 32 bits; only the width of the field differs between architectures.
@@ -134,6 +141,14 @@ fn filesystem_type(path: &Path) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fat_cannot_hold_the_boot_entries() {
+        let error = require_links(Path::new("/x/boot"), MSDOS_MAGIC).unwrap_err();
+        assert!(error.message.contains("/x/boot"), "{error}");
+        let temporary = tempfile::tempdir().unwrap();
+        require_links(temporary.path(), filesystem_type(temporary.path()).unwrap()).unwrap();
+    }
 
     #[test]
     fn only_an_empty_directory_is_taken() {

@@ -8,7 +8,9 @@ use crate::host::interrupt::Interrupt;
 use anyhow::{Context, Result};
 use fn_error_context::context;
 use rustix::fs::{FlockOperation, IFlags};
+use rustix::mount::UnmountFlags;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
@@ -77,10 +79,15 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes what is in `path`.
+/// Removes what is in `path`, after unmounting what an interrupted thread has mounted there.
 fn clear(path: &Path) -> Result<()> {
+    let device = std::fs::metadata(path)?.dev();
     for entry in std::fs::read_dir(path)? {
         let entry = entry?.path();
+        if std::fs::symlink_metadata(&entry)?.dev() != device {
+            rustix::mount::unmount(&entry, UnmountFlags::DETACH)
+                .with_context(|| format!("Unmounting {}", entry.display()))?;
+        }
         if entry.is_dir() && !entry.is_symlink() {
             make_mutable(&entry)?;
             std::fs::remove_dir_all(&entry).with_context(|| format!("Removing {}", entry.display()))?;
