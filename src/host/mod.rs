@@ -7,5 +7,6 @@ pub mod interrupt;
 pub mod lock;
 pub mod loop_device;
 pub mod mounts;
+pub mod pipes;
 pub mod runner;
 pub mod surroundings;

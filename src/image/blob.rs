@@ -239,6 +239,7 @@ impl Transfer {
             Ok(answer) => answer.map_err(|error| session.failure(error))?,
             Err(_) => return Err(self.stalled(limits.answer)),
         };
+        crate::host::pipes::enlarge(PIPE);
         let mut finished = false;
         let mut position = 0;
         let mut last_byte = Instant::now();

@@ -46,21 +46,30 @@ impl Credentials {
                 break;
             }
         }
-        let podman = podman_places(surroundings);
         let mut others = Vec::new();
-        for path in podman {
+        for path in podman_places(surroundings) {
             match std::fs::read(&path) {
                 Ok(text) => others.push(parse(&path, &text)?),
                 Err(error) if is_absent(&error) => {}
                 Err(error) => return Err(error).with_context(|| format!("Reading {}", path.display())),
             }
         }
-        let Some((mut merged, path)) = found else {
-            return Ok(Self::Podman);
-        };
-        if others.is_empty() {
-            return Ok(Self::File(path));
+        let mut only_ours = false;
+        for place in places_of_root(surroundings) {
+            let path = root_path.join(&place);
+            if let Some(text) =
+                read_below(root, &place).with_context(|| format!("Reading {}", path.display()))?
+            {
+                others.push(parse(&path, &text)?);
+                only_ours = true;
+            }
         }
+        let mut merged = match found {
+            Some((_, path)) if others.is_empty() => return Ok(Self::File(path)),
+            Some((merged, _)) => merged,
+            None if !only_ours => return Ok(Self::Podman),
+            None => Map::new(),
+        };
         for other in others {
             fill_in(&mut merged, other);
         }
@@ -110,6 +119,21 @@ fn podman_places(surroundings: &Surroundings) -> Vec<PathBuf> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Where else a `podman login` as root may have written, below the root directory.
+///
+/// A login shell has `XDG_RUNTIME_DIR` and a timer or daemon has not, so the one looks where the other did not
+/// write; here both look at both.
+fn places_of_root(surroundings: &Surroundings) -> Vec<String> {
+    let named = surroundings.path("REGISTRY_AUTH_FILE").is_some();
+    if named || !rustix::process::getuid().is_root() {
+        return Vec::new();
+    }
+    match surroundings.path("XDG_RUNTIME_DIR") {
+        Some(_) => vec!["run/containers/0/auth.json".to_owned()],
+        None => vec!["run/user/0/containers/auth.json".to_owned()],
+    }
 }
 
 /// Reads a credentials file; the error names the place in it and nothing of its content.
@@ -237,6 +261,23 @@ mod tests {
                 "credHelpers": {"h.example": "secretservice"},
             })
         );
+    }
+
+    #[test]
+    fn a_daemon_finds_what_root_wrote_in_a_login_shell() {
+        if !rustix::process::getuid().is_root() {
+            return;
+        }
+        let place = Place::new();
+        let written = r#"{"auths": {"a.example": {"auth": "one"}}}"#;
+        Place::write(&place.root, "run/user/0/containers/auth.json", written);
+        assert!(matches!(place.find().unwrap(), Credentials::Podman));
+        let root = Dir::open_ambient_dir(place.root.path(), ambient_authority()).unwrap();
+        let daemon = Surroundings::below_home(place.home.path());
+        let found = Credentials::find(&root, place.root.path(), &daemon).unwrap();
+        assert!(matches!(found, Credentials::Merged(_)));
+        Place::write(&place.root, "run/containers/0/auth.json", written);
+        assert!(matches!(place.find().unwrap(), Credentials::Merged(_)));
     }
 
     #[test]
