@@ -2,7 +2,7 @@
 
 mod credentials;
 mod docs;
-mod faults_image;
+mod faults_source;
 mod gc;
 mod import_encapsulated;
 mod import_faults;

@@ -7,17 +7,7 @@ use tempfile::TempDir;
 
 /// A repository in a temporary directory.
 pub struct TestRepo {
-    mount: Option<Mount>,
     directory: TempDir,
-}
-
-/// A file system that is unmounted when dropped.
-struct Mount(PathBuf);
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        run("umount", [&self.0]);
-    }
 }
 
 impl TestRepo {
@@ -33,31 +23,9 @@ impl TestRepo {
     /// Makes an empty repository of this mode.
     pub fn with_mode(mode: &str) -> Self {
         let directory = tempfile::tempdir().expect("directory");
-        let repo = Self {
-            mount: None,
-            directory,
-        };
+        let repo = Self { directory };
         repo.ostree(&["init", "--mode", mode]);
         repo
-    }
-
-    /// Makes an empty repository on a file system of so many bytes, kept in memory.
-    ///
-    /// Nothing is returned where the tests may not mount, as for an ordinary user.
-    pub fn on_small_disk(size: u64) -> Option<Self> {
-        let directory = tempfile::tempdir().expect("directory");
-        let mounted = apt_ostree::host::runner::Cmd::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(directory.path())
-            .output()
-            .expect("mount");
-        if !mounted.status.success() {
-            return None;
-        }
-        let mount = Some(Mount(directory.path().to_owned()));
-        let repo = Self { mount, directory };
-        repo.ostree(&["init", "--mode", "bare"]);
-        Some(repo)
     }
 
     /// Returns the repository's directory.

@@ -1,16 +1,17 @@
-//! Bad images and bad sources: a clear fault, nothing changed, and the next pull works.
+//! Sources that fail in the middle of a host's life: a clear fault, nothing changed, and the next pull works.
+//!
+//! What is wrong inside an image is the subject of `import_faults`.
 
 use crate::support::home::Home;
-use crate::support::image::{Damage, Image, OciImage, root_layer};
+use crate::support::image::{Damage, Image, OciImage};
 use crate::support::keys::Key;
-use crate::support::layer::{Layer, PackedLayer};
+use crate::support::layer::Layer;
 use crate::support::registry::{Certificate, Registry, Setup, free_port};
 use crate::support::relay::{Behaviour, Relay};
 use crate::support::repo::TestRepo;
 use apt_ostree::fault::{Fault, Kind};
 use apt_ostree::image::pull::{PullOptions, Pulled, pull};
 use apt_ostree::report::Silent;
-use tar::EntryType;
 use tempfile::TempDir;
 
 /// A repository that holds one image already.
@@ -22,12 +23,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self::with_repo(TestRepo::new())
-    }
-
-    fn with_repo(repo: TestRepo) -> Self {
+        let (home, repo) = (Home::new(), TestRepo::new());
         let directory = tempfile::tempdir().expect("directory");
-        let home = Home::new();
         let scene = Self {
             home,
             repo,
@@ -72,20 +69,6 @@ impl Scene {
         self.repo.assert_sound();
         pulled
     }
-
-    /// An image whose second layer is `layer` is refused with words from `words`; the same without it is accepted.
-    fn refuses_layer(&self, name: &str, layer: Layer, kinds: &[Kind], words: &[&str]) {
-        let bad = self.written(&Image::bootable("2").layer(layer), name);
-        let fault = self.refused(&bad.reference(), kinds);
-        for word in words {
-            assert!(
-                fault.message.contains(word),
-                "{name}: `{word}` is not in: {fault}"
-            );
-        }
-        let good = Image::bootable("2").layer(Layer::new().file("usr/added", 0o644, name));
-        self.accepted(&good.write(&bad.path, "x").reference());
-    }
 }
 
 #[test]
@@ -108,130 +91,6 @@ fn damaged_layers_change_nothing() {
             Some("2".to_owned())
         );
     }
-}
-
-#[test]
-fn names_that_lead_out_of_the_root_are_refused() {
-    let scene = Scene::new();
-    for (name, path) in [
-        ("parent", "usr/../../escape"),
-        ("first", "../escape"),
-        ("last", "usr/.."),
-    ] {
-        let layer = Layer::new().entry(path.as_bytes(), EntryType::Regular, 0o644, b"", b"x");
-        scene.refuses_layer(name, layer, &[Kind::Invalid, Kind::Unsupported], &[path]);
-    }
-    assert!(!scene.directory.path().join("escape").exists());
-}
-
-#[test]
-fn hardlinks_to_nothing_or_outside_are_refused() {
-    let scene = Scene::new();
-    for (name, target) in [("missing", "usr/nothing"), ("outside", "../../etc/passwd")] {
-        let layer = Layer::new().hardlink("usr/link", target);
-        scene.refuses_layer(name, layer, &[Kind::Invalid, Kind::Unsupported], &["usr/link"]);
-    }
-}
-
-#[test]
-fn devices_and_fifos_are_refused_with_their_path() {
-    let scene = Scene::new();
-    let kinds = [Kind::Invalid, Kind::Unsupported];
-    scene.refuses_layer(
-        "device",
-        Layer::new().device("usr/device"),
-        &kinds,
-        &["usr/device"],
-    );
-    scene.refuses_layer("fifo", Layer::new().fifo("usr/fifo"), &kinds, &["usr/fifo"]);
-}
-
-#[test]
-fn names_that_are_not_utf8_are_refused() {
-    let layer = Layer::new().entry(b"usr/caf\xe9", EntryType::Regular, 0o644, b"", b"x");
-    Scene::new().refuses_layer("latin", layer, &[Kind::Invalid, Kind::Unsupported], &["usr/caf"]);
-}
-
-#[test]
-fn both_places_of_etc_are_refused() {
-    let layer = Layer::new().file("usr/etc/other", 0o644, "x");
-    Scene::new().refuses_layer("etc", layer, &[Kind::Invalid, Kind::Unsupported], &["etc"]);
-}
-
-#[test]
-fn a_layer_that_inflates_without_end_is_stopped_by_the_space_there_is() {
-    let Some(repo) = TestRepo::on_small_disk(64 << 20) else {
-        return;
-    };
-    let scene = Scene::with_repo(repo);
-    let layer = PackedLayer::bomb("usr/bomb", 1 << 30);
-    assert!(layer.data.len() < 4 << 20, "{}", layer.data.len());
-    let bad = scene.written(&Image::bootable("2").packed_layer(layer, None), "bomb");
-    let memory = peak_memory();
-    scene.refused(&bad.reference(), &[Kind::NoSpace]);
-    assert!(peak_memory() < memory + (150 << 20), "memory grew");
-    let good = scene.written(&Image::bootable("2"), "good");
-    scene.accepted(&good.reference());
-}
-
-/// Returns the most memory this process ever had, in bytes; other tests may run in it as well.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("status");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .expect("VmHWM");
-    let kilobytes = line
-        .trim()
-        .trim_end_matches(" kB")
-        .parse::<u64>()
-        .expect("number");
-    kilobytes << 10
-}
-
-#[test]
-fn a_disk_that_becomes_full_loses_nothing() {
-    let Some(repo) = TestRepo::on_small_disk(16 << 20) else {
-        return;
-    };
-    let scene = Scene::with_repo(repo);
-    let files = (0..12).fold(Layer::new(), |layer, number| {
-        layer.noise(&format!("usr/noise{number}"), 2 << 20)
-    });
-    let bad = scene.written(&Image::bootable("2").layer(files), "large");
-    scene.refused(&bad.reference(), &[Kind::NoSpace]);
-    // What was written so far was given back, else even a small image would not fit any more.
-    let small = Image::bootable("2").layer(Layer::new().noise("usr/noise", 4 << 20));
-    scene.accepted(&scene.written(&small, "small").reference());
-}
-
-#[test]
-fn images_that_do_not_fit_this_host_are_refused() {
-    let scene = Scene::new();
-    let plain = Image::new().layer(root_layer("2"));
-    let image = scene.written(&plain, "label");
-    scene.refused(&image.reference(), &[Kind::Unsupported, Kind::Invalid]);
-    let other = match Image::new().architecture_name() {
-        "s390x" => "amd64",
-        _ => "s390x",
-    };
-    let image = scene.written(&Image::bootable("2").architecture(other), "architecture");
-    let fault = scene.refused(&image.reference(), &[Kind::Unsupported]);
-    assert!(fault.message.contains(other), "{fault}");
-    let bare = Image::new().label("containers.bootc", "1");
-    let image = scene.written(&bare.layer(Layer::new().dir("usr", 0o755)), "kernel");
-    scene.refused(&image.reference(), &[Kind::Unsupported, Kind::Invalid]);
-    let second = Layer::new().dir("usr/lib/modules/6.2.0-test", 0o755).file(
-        "usr/lib/modules/6.2.0-test/vmlinuz",
-        0o644,
-        "another kernel",
-    );
-    scene.refuses_layer(
-        "kernels",
-        second,
-        &[Kind::Unsupported, Kind::Invalid],
-        &["6.2.0-test"],
-    );
 }
 
 #[test]
