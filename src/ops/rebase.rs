@@ -3,8 +3,9 @@
 use crate::deployment::advance::{self, Advance};
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::Host;
+use crate::fault::{Fault, Kind};
 use crate::image::policy::Policy;
-use crate::image::reference;
+use crate::image::reference::{self, Resolved};
 use crate::ops::{Fetch, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
@@ -33,24 +34,27 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     let merge = host.merge_deployment(&stateroot);
     // An origin that cannot be read must not keep a host from being rescued by following something readable.
-    let current = match merge.as_ref().map(Origin::of) {
-        Some(Ok(origin)) => Some(origin),
+    let known = merge.as_ref().map(|merge| {
+        let origin = Origin::of(merge)?;
+        let followed = origin.reference()?;
+        anyhow::Ok((origin, followed))
+    });
+    let policy = Policy::load()?;
+    let resolved = reference::resolve(&options.reference, &policy)?;
+    let (current, followed, resolved) = match known {
+        None => (None, None, reference::follow(None, resolved)?),
+        Some(Ok((origin, followed))) => {
+            let resolved = reference::follow(followed.as_ref(), resolved)?;
+            (Some(origin), followed, resolved)
+        }
         Some(Err(error)) => {
+            require_explicit_form(&resolved)?;
             report.warning(&format!(
                 "The current origin cannot be read and is replaced: {error:#}."
             ));
-            None
+            (None, None, resolved)
         }
-        None => None,
     };
-    let followed = current
-        .as_ref()
-        .and_then(|origin| origin.reference().ok().flatten());
-    let policy = Policy::load()?;
-    let resolved = reference::follow(
-        followed.as_ref(),
-        reference::resolve(&options.reference, &policy)?,
-    )?;
     if let Some(note) = &resolved.chosen_form_note {
         report.note(note);
     }
@@ -100,4 +104,21 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
         reference,
         image,
     })
+}
+
+/// Fails for a bare name that came to mean "unverified": what the host enforced so far is not known, and must not
+/// be lost without a word.
+fn require_explicit_form(resolved: &Resolved) -> Result<()> {
+    if resolved.chosen_form_note.is_none() || resolved.reference.requires_signature() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Kind::Usage,
+        "The current origin cannot be read, so it is not known whether this host enforced signatures",
+    )
+    .hint(format!(
+        "say how to verify the image, for example `apt-ostree rebase {}`",
+        resolved.reference
+    ))
+    .into())
 }

@@ -343,7 +343,14 @@ fn status_shows_the_rest_when_something_is_broken() {
     std::fs::remove_file(&origin).unwrap();
     let out = machine.ok(&["status"]);
     assert!(out.contains("has no readable origin file"), "{out}");
-    // A host without a readable origin is rescued by following something.
+    // A host without a readable origin is rescued by following something, and loses no enforcement by a bare name.
+    let bare = format!("{}/os:2", machine.registry.location());
+    machine.ok(&["rollback"]);
+    let errors = machine.fails(2, &["rebase", &bare]);
+    assert!(
+        errors.contains("not known whether this host enforced signatures"),
+        "{errors}"
+    );
     machine.ok(&["rebase", &machine.reference("os:2")]);
 }
 
