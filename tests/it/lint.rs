@@ -26,7 +26,7 @@ fn initramfs(names: &[&str]) -> Vec<u8> {
 /// Makes a root that no rule objects to.
 fn good_root(root: &Path) {
     for folder in ["dev", "proc", "sys", "run", "tmp", "boot", "sysroot", "var/lib"] {
-        fs::create_dir_all(root.join(folder)).unwrap();
+        fs::create_dir_all(root.join(folder)).expect("the root can be changed");
     }
     let modules = root.join("usr/lib/modules/6.12-amd64");
     write(modules.join("vmlinuz"), "kernel");
@@ -51,23 +51,33 @@ fn good_root(root: &Path) {
     write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n");
     write(root.join("etc/group"), "root:x:0:\n");
     write(root.join("etc/machine-id"), "uninitialized\n");
-    symlink("sysroot/ostree", root.join("ostree")).unwrap();
-    symlink("../../usr/lib/sysimage/dpkg", root.join("var/lib/dpkg")).unwrap();
-    symlink("/run", root.join("var/run")).unwrap();
+    symlink("sysroot/ostree", root.join("ostree")).expect("the root can be changed");
+    symlink("../../usr/lib/sysimage/dpkg", root.join("var/lib/dpkg")).expect("the root can be changed");
+    symlink("/run", root.join("var/run")).expect("the root can be changed");
 }
 
 fn lint(root: &Path, args: &[&str]) -> Output {
     let command = Cmd::new(env!("CARGO_BIN_EXE_apt-ostree")).args(["container", "lint", "--rootfs"]);
-    command.arg(root).args(args).output().unwrap()
+    command
+        .arg(root)
+        .args(args)
+        .output()
+        .expect("the root can be changed")
 }
 
 /// Returns rule, level and path of each finding.
 fn findings(root: &Path) -> Vec<(String, String, String)> {
     let output = lint(root, &["--format", "json"]);
-    let found: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let found: Vec<serde_json::Value> =
+        serde_json::from_slice(&output.stdout).expect("the root can be changed");
     let errors = found.iter().any(|finding| finding["level"] == "error");
     assert_eq!(output.status.code(), Some(i32::from(errors)));
-    let field = |finding: &serde_json::Value, name: &str| finding[name].as_str().unwrap().to_owned();
+    let field = |finding: &serde_json::Value, name: &str| {
+        finding[name]
+            .as_str()
+            .expect("the root can be changed")
+            .to_owned()
+    };
     found
         .iter()
         .map(|finding| {
@@ -86,14 +96,14 @@ type Damage = fn(&Path);
 /// Rule, level, path of the finding, and what brings it about.
 const TABLE: &[(&str, &str, &str, Damage)] = &[
     ("api-base-directories", "error", "/proc", |root| {
-        fs::remove_dir(root.join("proc")).unwrap()
+        fs::remove_dir(root.join("proc")).expect("the root can be changed")
     }),
     ("baseimage-root", "error", "/sysroot", |root| {
-        fs::remove_dir(root.join("sysroot")).unwrap()
+        fs::remove_dir(root.join("sysroot")).expect("the root can be changed")
     }),
     ("baseimage-root", "error", "/ostree", |root| {
-        fs::remove_file(root.join("ostree")).unwrap();
-        symlink("sysroot", root.join("ostree")).unwrap();
+        fs::remove_file(root.join("ostree")).expect("the root can be changed");
+        symlink("sysroot", root.join("ostree")).expect("the root can be changed");
     }),
     (
         "baseimage-composefs",
@@ -129,15 +139,15 @@ const TABLE: &[(&str, &str, &str, Damage)] = &[
         write(root.join("usr/etc/x"), "")
     }),
     ("kernel", "error", "/usr/lib/modules", |root| {
-        fs::remove_dir_all(root.join("usr/lib/modules")).unwrap()
+        fs::remove_dir_all(root.join("usr/lib/modules")).expect("the root can be changed")
     }),
     ("utf8", "error", "/usr/bad-\u{fffd}", |root| {
         let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"usr/bad-\xff");
         write(root.join(name), "");
     }),
     ("var-run", "error", "/var/run", |root| {
-        fs::remove_file(root.join("var/run")).unwrap();
-        fs::create_dir(root.join("var/run")).unwrap();
+        fs::remove_file(root.join("var/run")).expect("the root can be changed");
+        fs::create_dir(root.join("var/run")).expect("the root can be changed");
     }),
     ("buildah-injected", "warning", "/etc/hostname", |root| {
         write(root.join("etc/hostname"), "")
@@ -159,7 +169,7 @@ const TABLE: &[(&str, &str, &str, Damage)] = &[
         write(root.join("var/log/x.log"), "text");
     }),
     ("var-tmpfiles", "warning", "/var/lib/x", |root| {
-        fs::create_dir(root.join("var/lib/x")).unwrap()
+        fs::create_dir(root.join("var/lib/x")).expect("the root can be changed")
     }),
     (
         "dpkg-database",
@@ -170,8 +180,8 @@ const TABLE: &[(&str, &str, &str, Damage)] = &[
         },
     ),
     ("dpkg-database", "error", "/var/lib/dpkg", |root| {
-        fs::remove_file(root.join("var/lib/dpkg")).unwrap();
-        symlink("/usr/lib/sysimage/dpkg", root.join("var/lib/dpkg")).unwrap();
+        fs::remove_file(root.join("var/lib/dpkg")).expect("the root can be changed");
+        symlink("/usr/lib/sysimage/dpkg", root.join("var/lib/dpkg")).expect("the root can be changed");
     }),
     (
         "initramfs",
@@ -197,7 +207,8 @@ const TABLE: &[(&str, &str, &str, Damage)] = &[
         "error",
         "/usr/lib/modules/6.12-amd64/initramfs.img",
         |root| {
-            fs::remove_file(root.join("usr/lib/modules/6.12-amd64/initramfs.img")).unwrap();
+            fs::remove_file(root.join("usr/lib/modules/6.12-amd64/initramfs.img"))
+                .expect("the root can be changed");
         },
     ),
     ("host-identity", "error", "/etc/ssh/ssh_host_rsa_key", |root| {
@@ -227,25 +238,25 @@ const TABLE: &[(&str, &str, &str, Damage)] = &[
         "/etc/systemd/system/timers.target.wants/apt-daily.timer",
         |root| {
             let folder = root.join("etc/systemd/system/timers.target.wants");
-            fs::create_dir_all(&folder).unwrap();
+            fs::create_dir_all(&folder).expect("the root can be changed");
             symlink(
                 "/usr/lib/systemd/system/apt-daily.timer",
                 folder.join("apt-daily.timer"),
             )
-            .unwrap();
+            .expect("the root can be changed");
         },
     ),
     ("package-leftovers", "warning", "/etc/x.conf.dpkg-dist", |root| {
         write(root.join("etc/x.conf.dpkg-dist"), "")
     }),
     ("escaping-links", "error", "/usr/x", |root| {
-        symlink("../../etc/shadow", root.join("usr/x")).unwrap()
+        symlink("../../etc/shadow", root.join("usr/x")).expect("the root can be changed")
     }),
     ("escaping-links", "error", "/opt", |root| {
-        symlink("/var/opt", root.join("opt")).unwrap()
+        symlink("/var/opt", root.join("opt")).expect("the root can be changed")
     }),
     ("escaping-links", "error", "/usr/x", |root| {
-        symlink("/tmp/build/x", root.join("usr/x")).unwrap()
+        symlink("/tmp/build/x", root.join("usr/x")).expect("the root can be changed")
     }),
     ("var-files", "error", "/var/lib/data", |root| {
         write(root.join("var/lib/data"), "x")

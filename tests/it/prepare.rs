@@ -31,19 +31,24 @@ impl Root {
     fn debian() -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/image-root");
         let archive = run(&script.to_string_lossy(), [&["trixie"], PACKAGES].concat());
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("the test root can be used");
         run(
             "tar",
-            ["-xpf", archive.trim(), "-C", folder.path().to_str().unwrap()],
+            [
+                "-xpf",
+                archive.trim(),
+                "-C",
+                folder.path().to_str().expect("the test root can be used"),
+            ],
         );
         Self { folder }
     }
 
     /// Makes a root that is just enough to be looked at.
     fn sketch() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("the test root can be used");
         for name in ["etc", "usr/lib", "boot"] {
-            std::fs::create_dir_all(folder.path().join(name)).unwrap();
+            std::fs::create_dir_all(folder.path().join(name)).expect("the test root can be used");
         }
         Self { folder }
     }
@@ -76,13 +81,20 @@ impl Root {
 
     /// Runs `container prepare`, which must fail, and returns what it said.
     fn refusal(&self) -> String {
-        let output = self.program("prepare").output().unwrap();
+        let output = self
+            .program("prepare")
+            .output()
+            .expect("the test root can be used");
         assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
+        String::from_utf8(output.stderr).expect("the test root can be used")
     }
 
     fn assert_clean(&self) {
-        let output = self.program("lint").arg("--fatal-warnings").output().unwrap();
+        let output = self
+            .program("lint")
+            .arg("--fatal-warnings")
+            .output()
+            .expect("the test root can be used");
         assert!(
             output.status.success(),
             "{}",
@@ -93,7 +105,14 @@ impl Root {
     /// Lists names, modes, owners, links, sizes and times of everything.
     fn listing(&self) -> String {
         let format = "%P %M %U:%G %l %s %T@\\n";
-        let list = run("find", [self.folder.path().to_str().unwrap(), "-printf", format]);
+        let list = run(
+            "find",
+            [
+                self.folder.path().to_str().expect("the test root can be used"),
+                "-printf",
+                format,
+            ],
+        );
         let mut lines: Vec<_> = list.lines().collect();
         lines.sort_unstable();
         lines.join("\n")
@@ -106,7 +125,7 @@ fn state_of_var(root: &Path) -> Vec<String> {
     let list = run(
         "find",
         [
-            var.to_str().unwrap(),
+            var.to_str().expect("the test root can be used"),
             "-mindepth",
             "1",
             "-printf",
@@ -192,19 +211,22 @@ fn a_host_gets_everything_back(root: &Root) {
     let declared = state_of_var(&root.path(""));
     let files: Vec<_> = declared.iter().filter(|line| line.contains(" -r")).collect();
     assert!(files.is_empty(), "{files:#?}");
-    let host = tempfile::tempdir().unwrap();
+    let host = tempfile::tempdir().expect("the test root can be used");
     run(
         "cp",
         [
             "-a",
-            root.path(".").to_str().unwrap(),
-            host.path().to_str().unwrap(),
+            root.path(".").to_str().expect("the test root can be used"),
+            host.path().to_str().expect("the test root can be used"),
         ],
     );
     run(
         "find",
         [
-            host.path().join("var").to_str().unwrap(),
+            host.path()
+                .join("var")
+                .to_str()
+                .expect("the test root can be used"),
             "-mindepth",
             "1",
             "-delete",
@@ -218,7 +240,7 @@ fn a_host_gets_everything_back(root: &Root) {
         ])
         .args(["systemd-tmpfiles", "--create", "--prefix=/var"])
         .output()
-        .unwrap();
+        .expect("the test root can be used");
     let made = state_of_var(host.path());
     for line in &declared {
         // systemd writes these two as relative links, Debian's packages as absolute ones.
@@ -226,13 +248,15 @@ fn a_host_gets_everything_back(root: &Root) {
             assert!(made.contains(line), "not made on a host: {line}");
         }
     }
-    let read = |path: &str| std::fs::read_to_string(host.path().join(path)).unwrap();
+    let read =
+        |path: &str| std::fs::read_to_string(host.path().join(path)).expect("the test root can be used");
     assert_eq!(read("var/lib/my app/a 1%\"q"), "kept");
     assert_eq!(read("var/home/somebody/file"), "home");
     assert_eq!(read("opt/vendor/bin/tool"), "tool");
     assert!(read("var/roothome/.bashrc").contains("bash"));
     assert!(read("var/www/html/index.nginx-debian.html").contains("nginx"));
-    let partial = std::fs::metadata(host.path().join("var/cache/apt/archives/partial")).unwrap();
+    let partial = std::fs::metadata(host.path().join("var/cache/apt/archives/partial"))
+        .expect("the test root can be used");
     assert_eq!(partial.permissions().mode() & 0o7777, 0o700);
     assert_ne!(partial.uid(), 0);
 }
@@ -246,16 +270,16 @@ fn a_derived_build_is_mended(root: &Root) {
     write(root.path("usr/lib/sysimage/dpkg/lock"), "");
     write(root.path("var/log/dpkg.log"), "log");
     // apt replaces links by files.
-    std::fs::remove_file(root.path("var/lib/apt/extended_states")).unwrap();
+    std::fs::remove_file(root.path("var/lib/apt/extended_states")).expect("the test root can be used");
     write(root.path("var/lib/apt/extended_states"), "Package: new\n");
     let timers = root.path("etc/systemd/system/timers.target.wants");
-    std::fs::create_dir_all(&timers).unwrap();
+    std::fs::create_dir_all(&timers).expect("the test root can be used");
     symlink(
         "/usr/lib/systemd/system/apt-daily.timer",
         timers.join("apt-daily.timer"),
     )
-    .unwrap();
-    let lint = root.program("lint").output().unwrap();
+    .expect("the test root can be used");
+    let lint = root.program("lint").output().expect("the test root can be used");
     assert_eq!(lint.status.code(), Some(1));
 
     assert!(root.prepare().contains("its initramfs is unchanged"));
