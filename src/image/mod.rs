@@ -1,5 +1,6 @@
 //! Where the base system comes from: references, policy, credentials, the pull itself and what is stored.
 
+mod assemble;
 pub mod blob;
 pub mod commit;
 mod connection;
@@ -11,6 +12,7 @@ mod fetch;
 pub mod gc;
 mod header;
 mod inflate;
+mod known;
 mod layer;
 mod merged;
 pub mod name;

@@ -4,28 +4,27 @@
 //! layers. A process that is killed before that leaves the repository as it was, and the next one goes on with the
 //! layers that were finished.
 
-use super::commit::{self, Commit, ImageFacts};
-use super::encapsulated;
-use super::fetch::{self, Wanted};
-use super::inflate::Expected;
+use super::assemble::{Assembly, Publication};
+use super::commit::{self, ImageFacts};
+use super::fetch;
+use super::known::Layers;
 use super::layer::Layer;
-use super::merged::{self, Merges};
+use super::merged;
 use super::object::ObjectStore;
 use super::proxy::{ImageSource, SourceOptions};
 use super::reference::ImageReference;
 use super::requirements;
-use super::scratch::{LayerRecord, LayerTraits, Scratch};
+use super::scratch::{LayerRecord, Scratch};
 use super::space;
 use super::store::{self, StoredImage};
 use crate::fault::{Fault, Kind};
 use crate::host::checkpoint;
 use crate::report::Report;
-use crate::tree::{Directory, Metadata};
 use anyhow::{Context, Result};
 use fn_error_context::context;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use ostree_ext::{gio, ostree};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use tokio::runtime::Runtime;
 
 /// When so much is staged, finished layers are published at once: a power cut then costs no more than this.
@@ -142,29 +141,6 @@ struct Pull<'a> {
     source: &'a ImageSource,
 }
 
-/// The layers of an image: what is here, and what is to come.
-#[derive(Default)]
-struct Layers {
-    /// Commits of stored layers by diff id.
-    commits: HashMap<String, String>,
-    /// Finished layers that no commit holds yet, by diff id.
-    records: HashMap<String, LayerRecord>,
-    /// Trees by diff id.
-    trees: HashMap<String, (Directory, LayerTraits)>,
-    /// Layers to be fetched.
-    wanted: Vec<Wanted>,
-    /// How many of the first layers carry OSTree objects.
-    ostree_layers: usize,
-    /// The commit object in them, when it was fetched now.
-    base_commit: Option<Vec<u8>>,
-}
-
-/// What the one transaction makes visible.
-struct Publication {
-    root: Directory,
-    merges: Merges,
-}
-
 impl Pull<'_> {
     #[context("Importing {}", self.reference)]
     fn run(&self) -> Result<Pulled> {
@@ -191,7 +167,7 @@ impl Pull<'_> {
         let store = ObjectStore::open(self.repo, scratch.objects()?)?;
         // Holds the repository's lock: nothing is pruned while layers rely on objects that no ref holds.
         let transaction = self.repo.auto_transaction(gio::Cancellable::NONE)?;
-        let mut layers = self.known_layers(&config, &records, &store)?;
+        let mut layers = Layers::look_up(self.repo, self.source, &config, &records, &store)?;
         let (count, bytes) = (
             layers.wanted.len(),
             layers.wanted.iter().map(|wanted| wanted.source.size).sum(),
@@ -200,7 +176,16 @@ impl Pull<'_> {
             .space()
             .require(bytes, &format!("{}", self.reference))
             .and_then(|()| self.fetch(&mut layers, &store, &mut scratch))
-            .and_then(|()| self.merge(&config, &mut layers, &store));
+            .and_then(|()| {
+                self.report.step("Merging layers");
+                let assembly = Assembly {
+                    repo: self.repo,
+                    store: &store,
+                    reference: self.reference,
+                    require_kernel: self.options.require_kernel,
+                };
+                assembly.merge(&config, &mut layers)
+            });
         let publication = match outcome.map_err(space::explain_full_disk) {
             Ok(publication) => publication,
             Err(error) => {
@@ -243,71 +228,6 @@ impl Pull<'_> {
             requirements::check_bootable(self.reference, config)?;
         }
         Ok(())
-    }
-
-    /// Looks up each layer by its digest, by the digest of its archive, and in the journal of a killed import.
-    fn known_layers(
-        &self,
-        config: &ImageConfiguration,
-        records: &[LayerRecord],
-        store: &ObjectStore,
-    ) -> Result<Layers> {
-        let mut layers = Layers {
-            ostree_layers: encapsulated::layer_count(config)?,
-            ..Layers::default()
-        };
-        let mut elsewhere = None;
-        let mut seen = HashSet::new();
-        let manifest = self.source.manifest();
-        for ((layer, diff_id), source) in manifest
-            .layers()
-            .iter()
-            .zip(config.rootfs().diff_ids())
-            .zip(self.source.layers())
-        {
-            let is_ostree = seen.len() < layers.ostree_layers;
-            if !seen.insert(diff_id) {
-                continue;
-            }
-            let digest = layer.digest().to_string();
-            let mut commit = self
-                .repo
-                .resolve_rev(&store::layer_ref(&digest), true)?
-                .map(String::from);
-            if commit.is_none() {
-                let elsewhere = match &elsewhere {
-                    Some(known) => known,
-                    None => elsewhere.insert(stored_diff_ids(self.repo)?),
-                };
-                commit = elsewhere.get(diff_id).cloned();
-            }
-            if let Some(commit) = commit {
-                let stored = Commit::load(self.repo, &commit)?;
-                let traits = stored.layer_traits();
-                layers.trees.insert(diff_id.clone(), (stored.root, traits));
-                layers.commits.insert(diff_id.clone(), commit);
-                continue;
-            }
-            if let Some(record) = records.iter().find(|record| record.diff_id == *diff_id) {
-                let mut root = Directory::stored(record.tree.parse()?, record.metadata.parse()?);
-                if is_complete(&mut root, store).unwrap_or(false) {
-                    layers
-                        .trees
-                        .insert(diff_id.clone(), (root, record.traits.clone()));
-                    layers.records.insert(diff_id.clone(), record.clone());
-                    continue;
-                }
-            }
-            layers.wanted.push(Wanted {
-                expected: Expected {
-                    digest,
-                    diff_id: diff_id.clone(),
-                    is_ostree,
-                },
-                source: source.clone(),
-            });
-        }
-        Ok(layers)
     }
 
     fn fetch(&self, layers: &mut Layers, store: &ObjectStore, scratch: &mut Scratch) -> Result<()> {
@@ -373,90 +293,6 @@ impl Pull<'_> {
         Ok(())
     }
 
-    #[context("Merging the layers")]
-    fn merge(
-        &self,
-        config: &ImageConfiguration,
-        layers: &mut Layers,
-        store: &ObjectStore,
-    ) -> Result<Publication> {
-        self.report.step("Merging layers");
-        let diff_ids = config.rootfs().diff_ids();
-        let has = |has: fn(&LayerTraits) -> bool| {
-            diff_ids
-                .iter()
-                .any(|diff_id| layers.trees.get(diff_id).is_some_and(|(_, traits)| has(traits)))
-        };
-        requirements::check_etc(
-            self.reference,
-            has(|traits| traits.etc),
-            has(|traits| traits.usr_etc),
-        )?;
-
-        let chain = merged::chain_ids(diff_ids);
-        let mut merges = Merges::new(store)?;
-        let (begin, mut root) = match merged::longest(self.repo, store, &chain)? {
-            Some(found) => found,
-            None if layers.ostree_layers > 0 => {
-                (layers.ostree_layers, self.base_tree(diff_ids, layers, store)?)
-            }
-            None => {
-                let metadata = Directory::write_metadata(store, &Metadata::root(0o755))?;
-                (0, Directory::new(metadata))
-            }
-        };
-        if begin > 0 {
-            merges.add(&chain[begin - 1], &mut root, store)?;
-        }
-        for index in begin..diff_ids.len() {
-            let diff_id = &diff_ids[index];
-            let is_last_use = !diff_ids[index + 1..].contains(diff_id);
-            let tree = match is_last_use {
-                true => layers.trees.remove(diff_id),
-                false => layers.trees.get(diff_id).cloned(),
-            };
-            let (mut tree, traits) = tree.context("A layer has no tree")?;
-            for path in &traits.implicit {
-                if let Some(directory) = tree.find_directory(store, path)? {
-                    directory.set_implicit();
-                }
-            }
-            root.apply(tree, traits.whiteouts, store)?;
-            if merged::is_kept(index + 1, diff_ids.len()) {
-                merges.add(&chain[index], &mut root, store)?;
-            }
-        }
-        remove_build_leftovers(&mut root, store)?;
-        if self.options.require_kernel {
-            requirements::check_kernel(self.reference, &mut root, store)?;
-        }
-        root.store(store)?;
-        merges.store(store)?;
-        Ok(Publication { root, merges })
-    }
-
-    /// Returns the tree of the commit that the OSTree part of the image carries.
-    fn base_tree(&self, diff_ids: &[String], layers: &Layers, store: &ObjectStore) -> Result<Directory> {
-        let stored = diff_ids.first().and_then(|diff_id| layers.commits.get(diff_id));
-        let mut root = match (&layers.base_commit, stored) {
-            (Some(bytes), _) => commit::parse(bytes)?.root,
-            (None, Some(commit)) => Commit::load(self.repo, commit)?.root,
-            (None, None) => return Err(self.no_commit("its first layer carries no commit")),
-        };
-        match is_complete(&mut root, store) {
-            Ok(true) => Ok(root),
-            _ => Err(self.no_commit("its layers lack objects of the commit they carry")),
-        }
-    }
-
-    fn no_commit(&self, reason: &str) -> anyhow::Error {
-        Fault::new(
-            Kind::Invalid,
-            format!("{} is no whole encapsulated image: {reason}", self.reference),
-        )
-        .into()
-    }
-
     fn set_refs(
         &self,
         config: &ImageConfiguration,
@@ -514,61 +350,4 @@ impl Pull<'_> {
         }
         Ok(commit)
     }
-}
-
-/// Returns the commits of all layers that stored images have, by the digest of their archives.
-fn stored_diff_ids(repo: &ostree::Repo) -> Result<HashMap<String, String>> {
-    let mut known = HashMap::new();
-    for (_, image) in store::list(repo)? {
-        let Ok(image) = image else { continue };
-        for (layer, diff_id) in image
-            .manifest
-            .layers()
-            .iter()
-            .zip(image.config.rootfs().diff_ids())
-        {
-            if known.contains_key(diff_id) {
-                continue;
-            }
-            if let Some(commit) = repo.resolve_rev(&store::layer_ref(layer.digest().as_ref()), true)? {
-                known.insert(diff_id.clone(), commit.to_string());
-            }
-        }
-    }
-    Ok(known)
-}
-
-/// Returns whether every object below a directory exists; a prune may have come between a killed import and this one.
-fn is_complete(directory: &mut Directory, store: &ObjectStore) -> Result<bool> {
-    if !store.has_metadata(crate::tree::MetadataKind::DirMeta, &directory.metadata())? {
-        return Ok(false);
-    }
-    let entries = directory.entries(store)?;
-    for object in entries.files.values() {
-        if !store.has_file(object)? {
-            return Ok(false);
-        }
-    }
-    for below in entries.directories.values_mut() {
-        if !is_complete(below, store)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Removes the empty files that build tools mount over and leave behind; as defaults they would blank the host's.
-fn remove_build_leftovers(root: &mut Directory, store: &ObjectStore) -> Result<()> {
-    for name in ["hostname", "resolv.conf"] {
-        let Some(etc) = root.find_directory(store, "usr/etc")? else {
-            return Ok(());
-        };
-        let Some(object) = etc.entries(store)?.files.get(name).copied() else {
-            continue;
-        };
-        if store.is_empty_file(&object)? {
-            etc.change(store)?.files.remove(name);
-        }
-    }
-    Ok(())
 }

@@ -72,3 +72,106 @@ fn other_software_reads_the_images() {
     assert_eq!((kept.images, kept.layers), (0, 0));
     repo.assert_sound();
 }
+
+#[test]
+fn etc_survives_a_layer_that_clears_usr() {
+    let (home, repo, directory) = (Home::new(), TestRepo::new(), tempfile::tempdir().unwrap());
+    let base = || {
+        Image::new().layer(
+            Layer::new()
+                .file("etc/kept", 0o644, "k")
+                .file("usr/gone", 0o644, "g"),
+        )
+    };
+    let opaque = Layer::new()
+        .dir("usr", 0o755)
+        .opaque("usr")
+        .file("usr/new", 0o644, "n");
+    let removed = Layer::new().whiteout("usr").file("etc/more", 0o644, "m");
+    for (name, layer, lines) in [("opaque", opaque, 4), ("removed", removed, 4)] {
+        let image = base().layer(layer).write(&directory.path().join(name), "latest");
+        let commit = import(&home, &repo, &image).unwrap().image.commit;
+        let tree = repo.ostree(&["ls", "-R", &commit, "/usr"]);
+        assert!(
+            tree.contains("/usr/etc/kept") && !tree.contains("/usr/gone"),
+            "{tree}"
+        );
+        assert_eq!(tree.lines().count(), lines, "{tree}");
+    }
+    repo.assert_sound();
+}
+
+#[test]
+fn doubled_entries_end_as_the_last_one_says() {
+    let (home, repo, directory) = (Home::new(), TestRepo::new(), tempfile::tempdir().unwrap());
+    let layer = Layer::new()
+        .file("usr/twice", 0o644, "first")
+        .hardlink("usr/link-to-first", "usr/twice")
+        .file("usr/twice", 0o600, "second")
+        .file("usr/d/below", 0o644, "x")
+        .dir("usr/d", 0o700)
+        .hardlink("usr/early", "usr/late")
+        .file("usr/late", 0o644, "late");
+    let image = Image::new().layer(layer).write(directory.path(), "latest");
+    let commit = import(&home, &repo, &image).unwrap().image.commit;
+    let read = |path: &str| repo.ostree(&["cat", &commit, path]);
+    assert_eq!(
+        (read("/usr/twice"), read("/usr/link-to-first")),
+        ("second".into(), "first".into())
+    );
+    assert_eq!(
+        (read("/usr/early"), read("/usr/d/below")),
+        ("late".into(), "x".into())
+    );
+    assert!(
+        repo.ostree(&["ls", "-d", &commit, "/usr/d"])
+            .starts_with("d00700")
+    );
+    repo.assert_sound();
+}
+
+#[test]
+fn no_layers_many_layers_and_the_other_kind_of_repository() {
+    let (home, directory) = (Home::new(), tempfile::tempdir().unwrap());
+    let none = Image::new().write(&directory.path().join("none"), "latest");
+    let mut many = Image::bootable("1");
+    for index in 0..130 {
+        let layer = Layer::new().file(&format!("usr/f{}", index % 100), 0o4755, format!("{index}"));
+        many = many.layer(layer.symlink(&format!("usr/l{index}"), "f1"));
+    }
+    let many = many.write(&directory.path().join("many"), "latest");
+    let mut trees = Vec::new();
+    for mode in ["bare", "bare-user"] {
+        let repo = TestRepo::with_mode(mode);
+        let empty = import(&home, &repo, &none).unwrap().image.commit;
+        assert_eq!(listing(&repo, &empty).lines().count(), 1);
+        let commit = import(&home, &repo, &many).unwrap().image.commit;
+        repo.assert_sound();
+        trees.push(repo.ostree(&["ls", "-RXC", &commit]));
+    }
+    assert!(trees[0].contains("/usr/f99") && trees[0] == trees[1]);
+}
+
+#[test]
+fn an_upgrade_that_reuses_a_merge_equals_a_fresh_import() {
+    let (home, repo, directory) = (Home::new(), TestRepo::new(), tempfile::tempdir().unwrap());
+    let version = |name: &str| {
+        Image::bootable("1")
+            .layer(
+                Layer::new()
+                    .file("usr/lib/a", 0o644, "a")
+                    .file("usr/lib/b", 0o644, "b"),
+            )
+            .layer(Layer::new().whiteout("usr/lib/a").file("etc/conf", 0o644, name))
+            .write(&directory.path().join(name), "latest")
+    };
+    import(&home, &repo, &version("one")).unwrap();
+    let upgraded = import(&home, &repo, &version("two")).unwrap();
+    assert_eq!(upgraded.layers_fetched, 1);
+    repo.assert_sound();
+    let fresh = TestRepo::new();
+    assert_eq!(
+        import(&home, &fresh, &version("two")).unwrap().image.commit,
+        upgraded.image.commit
+    );
+}
