@@ -7,6 +7,7 @@ mod faults_source;
 mod gc;
 mod import_encapsulated;
 mod import_faults;
+mod import_peers;
 mod import_podman;
 mod import_resume;
 mod import_tree;

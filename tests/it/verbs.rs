@@ -1,5 +1,10 @@
 //! The verbs on a scratch sysroot with a real registry: what each leaves behind and says.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::image::{Image, root_layer};
 use crate::support::layer::Layer;
 use crate::support::machine::{Machine, changed_file};

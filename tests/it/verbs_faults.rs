@@ -1,6 +1,11 @@
 //! Faults during the verbs: killed at each checkpoint, full disk, two writers, signals. Each leaves what boots as
 //! it was, `ostree fsck` clean, and a correct rerun succeeds.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::layer::Layer;
 use crate::support::machine::{Machine, changed_file};
 use apt_ostree::host::runner::Cmd;
