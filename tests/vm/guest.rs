@@ -1,0 +1,44 @@
+//! What the tests look at in a guest.
+
+use crate::machine::Machine;
+
+/// Returns the step that the booted image is.
+pub(crate) fn step(machine: &mut Machine) -> String {
+    machine.run("cat /usr/share/vmtest/step").trim().to_owned()
+}
+
+/// Checks what holds on each healthy host, whatever image it boots.
+#[track_caller]
+pub(crate) fn check_health(machine: &mut Machine) {
+    machine.run(
+        "set -- $(cat /proc/cmdline); for word; do case $word in ostree=/ostree/boot.[01]/debian/*) found=1;; esac; done; test \"$found\"\n\
+         touch /usr/vmtest-probe 2>/dev/null && { echo /usr is writable; false; } || true",
+    );
+    let failed = machine.run("systemctl --failed --no-legend --plain --no-pager");
+    assert_eq!(failed.trim(), "", "failed units");
+}
+
+/// Checks that the repository is whole.
+#[track_caller]
+pub(crate) fn check_repository(machine: &mut Machine) {
+    machine.run("ostree fsck --quiet");
+}
+
+/// Returns `apt-ostree status --json` as text and the versions of the deployments in boot order, each with its marks.
+pub(crate) fn deployments(machine: &mut Machine) -> Vec<String> {
+    let text = machine.run("apt-ostree status --json");
+    let status: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let deployments = status["deployments"].as_array().expect("deployments");
+    deployments
+        .iter()
+        .map(|deployment| {
+            let mut words = vec![deployment["version"].as_str().unwrap_or("?").to_owned()];
+            for mark in ["booted", "staged", "pinned"] {
+                if deployment[mark] == true {
+                    words.push(mark.to_owned());
+                }
+            }
+            words.join(" ")
+        })
+        .collect()
+}

@@ -1,0 +1,196 @@
+//! A virtual machine during one test.
+
+use crate::agent::Agent;
+use crate::disk::Disk;
+use crate::monitor::Monitor;
+use crate::qemu::{self, Accelerator};
+use crate::support::run;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// A running host; ended when dropped. A failed test leaves its logs in `target/vm/NAME`.
+pub(crate) struct Machine {
+    folder: PathBuf,
+    accelerator: Accelerator,
+    arguments: Vec<String>,
+    process: Child,
+    agent: Agent,
+    boot_id: String,
+}
+
+impl Machine {
+    /// Returns a booted host with a copy of the disk.
+    ///
+    /// The first boot of a disk is saved, and the next machine goes on from there.
+    pub(crate) fn booted(name: &str, disk: &Disk) -> Self {
+        let start = Instant::now();
+        let saved = disk.folder.join("state");
+        if !saved.is_file() {
+            let mut machine = Self::start(name, disk, &disk.folder, None);
+            crate::tell(&format!("{name}: first boot in {:.0?}", start.elapsed()));
+            machine.save(disk);
+        }
+        let start = Instant::now();
+        let machine = Self::start(name, disk, &disk.folder.join("saved"), Some(&saved));
+        crate::tell(&format!("{name}: restored in {:.1?}", start.elapsed()));
+        machine
+    }
+
+    fn start(name: &str, disk: &Disk, from: &Path, state: Option<&Path>) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../vm").join(name);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).expect("old logs");
+        }
+        std::fs::create_dir_all(&folder).expect("folder");
+        for file in ["disk.raw", "vars.fd"] {
+            run(
+                "cp",
+                [
+                    "--sparse=always",
+                    "--reflink=auto",
+                    &text(&from.join(file)),
+                    &text(&folder.join(file)),
+                ],
+            );
+        }
+        let arguments = qemu::arguments(&folder, disk.accelerator, &disk.credentials);
+        let mut incoming = arguments.clone();
+        if let Some(state) = state {
+            incoming.extend(["-incoming".to_owned(), format!("exec:cat {}", state.display())]);
+        }
+        let process = qemu::start(&folder, &incoming);
+        let agent = Agent::connect(&folder.join("agent.sock"), &folder.join("agent.log"));
+        let mut machine = Self {
+            folder,
+            accelerator: disk.accelerator,
+            arguments,
+            process,
+            agent,
+            boot_id: String::new(),
+        };
+        if state.is_some() {
+            machine.monitor().resume();
+            machine.boot_id = machine
+                .run("cat /proc/sys/kernel/random/boot_id")
+                .trim()
+                .to_owned();
+        } else {
+            machine.wait_for_boot();
+        }
+        machine
+    }
+
+    /// Saves the machine for later tests and ends it.
+    fn save(&mut self, disk: &Disk) {
+        // What still starts in the background would make the tests differ from run to run.
+        self.run("systemctl is-system-running --wait || systemctl --failed --no-pager; sync");
+        let saved = disk.folder.join("saved");
+        std::fs::create_dir_all(&saved).expect("cache folder");
+        let state = disk.folder.join("state.new");
+        self.monitor().save(&state);
+        self.end();
+        for file in ["disk.raw", "vars.fd"] {
+            run(
+                "cp",
+                [
+                    "--sparse=always",
+                    "--reflink=auto",
+                    &text(&self.folder.join(file)),
+                    &text(&saved.join(file)),
+                ],
+            );
+        }
+        std::fs::rename(state, disk.folder.join("state")).expect("saved state");
+    }
+
+    /// Runs a script in the guest and returns what it wrote; the test fails when the script does.
+    #[track_caller]
+    pub(crate) fn run(&mut self, script: &str) -> String {
+        let (status, text) = self.try_run(script);
+        assert_eq!(status, 0, "in the guest: {script}\n{text}");
+        text
+    }
+
+    /// Runs a script in the guest and returns its status and what it wrote.
+    #[track_caller]
+    pub(crate) fn try_run(&mut self, script: &str) -> (i32, String) {
+        let start = Instant::now();
+        let answer = self.agent.run(script, self.accelerator.allow(60));
+        if start.elapsed() > Duration::from_secs(2) {
+            crate::tell(&format!(
+                "  {:.0?} for {}",
+                start.elapsed(),
+                script.lines().next().unwrap_or_default()
+            ));
+        }
+        answer.unwrap_or_else(|| panic!("no answer in the guest to: {script}"))
+    }
+
+    /// Starts a script that the test does not wait for.
+    pub(crate) fn start_script(&mut self, script: &str) {
+        let (status, _) = self.try_run(&format!("({script}) >/run/background.log 2>&1 & true"));
+        assert_eq!(status, 0);
+    }
+
+    /// Reboots the guest in an orderly way and waits until it is up again.
+    pub(crate) fn reboot(&mut self) {
+        self.agent.send("systemctl reboot");
+        self.wait_for_boot();
+    }
+
+    /// Cuts the power and boots again.
+    pub(crate) fn cut_power(&mut self) {
+        self.end();
+        self.process = qemu::start(&self.folder, &self.arguments);
+        self.agent = Agent::connect(&self.folder.join("agent.sock"), &self.folder.join("agent.log"));
+        self.wait_for_boot();
+    }
+
+    fn wait_for_boot(&mut self) {
+        let start = Instant::now();
+        let id = self
+            .agent
+            .ready(self.accelerator.allow(60))
+            .expect("the guest does not come up");
+        assert_ne!(id, self.boot_id, "the agent started again without a reboot");
+        self.boot_id = id;
+        crate::tell(&format!("  {:.0?} for a boot", start.elapsed()));
+    }
+
+    fn monitor(&self) -> Monitor {
+        Monitor::try_connect(&self.folder.join("monitor.sock"), Duration::from_secs(10))
+            .expect("QEMU's monitor")
+    }
+
+    fn end(&mut self) {
+        // By the process we started, never by name; it may have ended already.
+        self.process.kill().expect("kill");
+        self.process.wait().expect("wait");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let journal = self.agent.run(
+                "journalctl --no-pager -b; cat /run/background.log",
+                Duration::from_secs(60),
+            );
+            let text = journal.map_or_else(|| "the guest did not answer".to_owned(), |(_, text)| text);
+            if std::fs::write(self.folder.join("journal.log"), text).is_ok() {
+                crate::tell(&format!("the logs are in {}", self.folder.display()));
+            }
+        }
+        self.end();
+        for file in ["disk.raw", "vars.fd"] {
+            if std::fs::remove_file(self.folder.join(file)).is_err() {
+                crate::tell(&format!("{file} was gone already"));
+            }
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
