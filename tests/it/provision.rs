@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 /// The first byte of the root partition.
 const ROOT_OFFSET: u64 = 65 << 20;
+/// UUIDs of file systems that a test mounts.
+const ROOT_UUID: &str = "11111111-2222-4333-8444-555555555555";
+const BOOT_UUID: &str = "66666666-7777-4888-8999-aaaaaaaaaaaa";
 /// What the host follows afterwards.
 const FOLLOWED: &str = "ostree-unverified-registry:registry.example/os:13";
 
@@ -159,6 +162,41 @@ fn root_sysroot_holds_what_a_host_needs() {
 }
 
 #[test]
+fn root_boot_may_be_a_file_system_of_its_own() {
+    let scene = Scene::new();
+    let root = scene.path("root");
+    std::fs::create_dir(&root).expect("root");
+    for (name, uuid) in [("rootfs", ROOT_UUID), ("bootfs", BOOT_UUID)] {
+        let file = scene.path(name).display().to_string();
+        run("mkfs.ext4", ["-q", "-U", uuid, &file, "200M"]);
+    }
+    // The mounts end with the shell, which has a mount namespace of its own.
+    let script = "cd \"$1\" && shift && mount rootfs root && mkdir root/boot && mount bootfs root/boot && \"$@\" >&2 && \
+                  cat root/boot/loader/entries/*.conf root/ostree/deploy/debian/deploy/*.0/etc/fstab && ls root/boot/grub";
+    let folder = scene.directory.path().display().to_string();
+    let mut words = [
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        &folder,
+        env!("CARGO_BIN_EXE_apt-ostree"),
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    words.extend(scene.words("to-filesystem", &[&root.display().to_string()]));
+    let output = run("unshare", &words);
+    for text in [
+        &format!(" root=UUID={ROOT_UUID} "),
+        &format!("UUID={BOOT_UUID} /boot "),
+        "grub.cfg",
+    ] {
+        assert!(output.contains(text), "{text} in {output}");
+    }
+}
+
+#[test]
 fn root_bad_requests_write_nothing() {
     let scene = Scene::new();
     let root = scene.path("root");
@@ -246,6 +284,26 @@ fn root_disk_with_other_file_systems() {
 }
 
 #[test]
+fn root_block_device_is_a_whole_disk() {
+    let scene = Scene::new();
+    let file = scene.path("disk");
+    std::fs::File::create(&file)
+        .and_then(|file| file.set_len(1 << 30))
+        .expect("disk");
+    let file = file.display().to_string();
+    let device = run("losetup", ["--find", "--show", &file]).trim().to_owned();
+    let detached = Detached(&device);
+    scene.provision("to-disk", &[&device]);
+    let table = run("sfdisk", ["--dump", &device]);
+    assert_eq!(table.matches("type=").count(), 2, "{table}");
+    run("e2fsck", ["-fn", &format!("{file}?offset={ROOT_OFFSET}")]);
+    let error = scene.refused("to-disk", &[&device]);
+    assert!(error.contains("holds gpt"), "{error}");
+    drop(detached);
+    assert_eq!(scene.leftovers(), ["disk"]);
+}
+
+#[test]
 fn root_interrupted_disk_leaves_nothing() {
     let scene = Scene::new();
     for (filesystem, checkpoint) in [
@@ -273,6 +331,15 @@ fn root_interrupted_disk_leaves_nothing() {
     let disk = scene.path("disk").display().to_string();
     scene.provision("to-disk", &["--size", "1G", &disk]);
     assert_eq!(scene.leftovers(), ["disk"]);
+}
+
+/// Detaches a loop device also when the test fails.
+struct Detached<'a>(&'a str);
+
+impl Drop for Detached<'_> {
+    fn drop(&mut self) {
+        run("losetup", ["--detach", self.0]);
+    }
 }
 
 fn has_thread(tasks: &Path, name: &str) -> bool {
