@@ -9,7 +9,7 @@ use clap::Args;
 /// Follow another image and boot it next
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The image: NAME[:TAG], docker://NAME, local://NAME or a full ostree-... reference
+    /// The image: NAME or NAME:TAG, docker://NAME, local://NAME or a full ostree-... reference
     reference: String,
     /// Deploy the image with this digest instead of what the tag names now
     revision: Option<String>,

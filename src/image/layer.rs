@@ -27,7 +27,7 @@ pub(super) struct Layer {
 
 /// Imports a layer from its blob into the store.
 ///
-/// Fails with a [`Fault`] that names the layer when it is corrupt or holds what is refused.
+/// Fails with a fault that names the layer when it is corrupt or holds what is refused.
 pub(super) fn import(
     blob: &mut dyn Transfer,
     expected: &Expected,

@@ -1,6 +1,6 @@
 //! `provision`: make a host out of an empty file system or a whole disk.
 //!
-//! Both ways end in [`sysroot::write`]: a new sysroot with one deployment of the image and the files of its boot
+//! Both ways end in `sysroot::write`: a new sysroot with one deployment of the image and the files of its boot
 //! loader. They differ in where the sysroot lies meanwhile and in who makes the partitions.
 
 mod disk;
