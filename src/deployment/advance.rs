@@ -2,7 +2,6 @@
 //!
 //! Obtain the image (registry or store), check that it can boot, work out the kernel arguments, publish, clean.
 
-use crate::boot::kargs::KernelArguments;
 use crate::deployment::content::CommitTree;
 use crate::deployment::origin::Origin;
 use crate::deployment::prune;
@@ -36,8 +35,6 @@ pub struct Advance<'a> {
     pub origin: &'a Origin,
     /// The deployment it continues.
     pub merge: Option<&'a ostree::Deployment>,
-    /// Kernel arguments to use instead of those worked out from the merge deployment and the images.
-    pub kernel_arguments: Option<KernelArguments>,
     /// Stage it locked.
     pub lock_finalization: bool,
 }
@@ -85,10 +82,7 @@ pub fn obtain(
 ///
 /// A failure to remove is a warning: the next successful run removes it.
 pub fn advance(lock: &WriteLock<'_>, step: &Advance<'_>, report: &dyn Report) -> Result<Published> {
-    let kernel_arguments = match &step.kernel_arguments {
-        Some(given) => given.clone(),
-        None => staging::kernel_arguments(lock.host(), step.merge, &step.image.commit)?,
-    };
+    let kernel_arguments = staging::kernel_arguments(lock.host(), step.merge, &step.image.commit)?;
     report.step("Writing the deployment");
     let published = staging::publish(
         lock,

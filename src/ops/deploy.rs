@@ -1,12 +1,12 @@
 //! `deploy`: boot one particular image of the followed reference, by digest or by version.
 
-use crate::deployment::advance::{self, Advance, Source};
+use crate::deployment::advance::{self, Source};
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
 use crate::image::reference::ImageReference;
 use crate::image::store::{self, StoredImage};
-use crate::ops::{Fetch, Outcome, Target};
+use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
 
@@ -52,9 +52,6 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     if options.disallow_downgrade {
         advance::refuse_downgrade(host, &merge, &image, "leave out `--disallow-downgrade`")?;
     }
-    if options.fetch.download_only {
-        return Ok(Outcome::Downloaded(image));
-    }
     if image.commit == merge.csum()
         && origin.pinned_digest().as_deref() == Some(image.manifest_digest.as_str())
     {
@@ -64,23 +61,17 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
         )));
     }
     origin.set_pinned_digest(Some(&image.manifest_digest));
-    let how = advance::advance(
+    options.fetch.conclude(
         &lock,
-        &Advance {
+        Next {
             stateroot: &stateroot,
-            image: &image,
             origin: &origin,
             merge: Some(&merge),
-            kernel_arguments: None,
-            lock_finalization: options.fetch.lock_finalization,
+            reference,
+            image,
         },
         report,
-    )?;
-    Ok(Outcome::Published {
-        how,
-        reference,
-        image,
-    })
+    )
 }
 
 fn parse(text: &str) -> Result<Revision, Fault> {

@@ -16,10 +16,15 @@ pub mod rollback;
 pub mod status;
 pub mod upgrade;
 
+use crate::deployment::advance::{self, Advance, Source};
+use crate::deployment::origin::Origin;
 use crate::deployment::staging::Published;
-use crate::deployment::sysroot::Patience;
+use crate::deployment::sysroot::{Patience, WriteLock};
 use crate::image::reference::ImageReference;
 use crate::image::store::StoredImage;
+use crate::report::Report;
+use anyhow::Result;
+use ostree_ext::ostree;
 
 /// What a verb did, so that repeating it is safe and a script can tell.
 #[derive(Clone, Debug)]
@@ -61,13 +66,42 @@ pub struct Fetch {
     pub lock_finalization: bool,
 }
 
+/// An image that is stored, on its way to being the next boot entry.
+struct Next<'a> {
+    stateroot: &'a str,
+    origin: &'a Origin,
+    merge: Option<&'a ostree::Deployment>,
+    reference: ImageReference,
+    image: StoredImage,
+}
+
 impl Fetch {
     /// Returns where the image may come from.
-    pub fn source(self) -> crate::deployment::advance::Source {
+    pub fn source(self) -> Source {
         if self.cache_only {
-            crate::deployment::advance::Source::CacheOnly
+            Source::CacheOnly
         } else {
-            crate::deployment::advance::Source::Network
+            Source::Network
         }
+    }
+
+    /// Publishes a stored image, or stops here where only the download was asked for.
+    fn conclude(self, lock: &WriteLock<'_>, next: Next<'_>, report: &dyn Report) -> Result<Outcome> {
+        if self.download_only {
+            return Ok(Outcome::Downloaded(next.image));
+        }
+        let step = Advance {
+            stateroot: next.stateroot,
+            image: &next.image,
+            origin: next.origin,
+            merge: next.merge,
+            lock_finalization: self.lock_finalization,
+        };
+        let how = advance::advance(lock, &step, report)?;
+        Ok(Outcome::Published {
+            how,
+            reference: next.reference,
+            image: next.image,
+        })
     }
 }

@@ -1,12 +1,12 @@
 //! `rebase`: follow another image reference.
 
-use crate::deployment::advance::{self, Advance};
+use crate::deployment::advance;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::image::policy::Policy;
 use crate::image::reference::{self, Resolved};
-use crate::ops::{Fetch, Outcome, Target};
+use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
 
@@ -78,32 +78,23 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             advance::refuse_downgrade(host, merge, &image, "leave out `--disallow-downgrade`")?;
         }
     }
-    if options.fetch.download_only {
-        return Ok(Outcome::Downloaded(image));
-    }
     let same_intent = followed.as_ref() == Some(&reference) && options.revision.is_none();
     if same_intent && merge.as_ref().is_some_and(|merge| merge.csum() == image.commit) {
         return Ok(Outcome::Unchanged(format!(
             "This host already follows {reference}, and its image has not changed."
         )));
     }
-    let how = advance::advance(
+    options.fetch.conclude(
         &lock,
-        &Advance {
+        Next {
             stateroot: &stateroot,
-            image: &image,
             origin: &origin,
             merge: merge.as_ref(),
-            kernel_arguments: None,
-            lock_finalization: options.fetch.lock_finalization,
+            reference,
+            image,
         },
         report,
-    )?;
-    Ok(Outcome::Published {
-        how,
-        reference,
-        image,
-    })
+    )
 }
 
 /// Fails for a bare name that came to mean "unverified": what the host enforced so far is not known, and must not

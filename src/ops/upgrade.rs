@@ -1,10 +1,10 @@
 //! `upgrade`: fetch what the followed reference names now, and make it boot next.
 
-use crate::deployment::advance::{self, Advance};
+use crate::deployment::advance;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
-use crate::ops::{Fetch, Outcome, Target};
+use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
 
@@ -43,25 +43,16 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     if !options.allow_downgrade {
         advance::refuse_downgrade(host, &merge, &image, "accept it with `--allow-downgrade`")?;
     }
-    if options.fetch.download_only {
-        return Ok(Outcome::Downloaded(image));
-    }
     origin.set_pinned_digest(None);
-    let how = advance::advance(
+    options.fetch.conclude(
         &lock,
-        &Advance {
+        Next {
             stateroot: &stateroot,
-            image: &image,
             origin: &origin,
             merge: Some(&merge),
-            kernel_arguments: None,
-            lock_finalization: options.fetch.lock_finalization,
+            reference,
+            image,
         },
         report,
-    )?;
-    Ok(Outcome::Published {
-        how,
-        reference,
-        image,
-    })
+    )
 }

@@ -22,3 +22,4 @@ mod signed_example;
 mod support;
 mod verbs;
 mod verbs_faults;
+mod verbs_tell;
