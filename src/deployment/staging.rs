@@ -55,6 +55,11 @@ pub enum Published {
 pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Published> {
     let host = lock.host();
     let sysroot = host.sysroot();
+    // A staged deployment goes when the next one is staged, so `/etc` comes from what libostree chooses.
+    let merge = new
+        .merge
+        .and_then(|_| sysroot.merge_deployment(Some(new.stateroot)));
+    let merge = merge.as_ref();
     let words: Vec<&str> = new.kernel_arguments.words().iter().map(String::as_str).collect();
     let options = ostree::SysrootDeployTreeOpts {
         override_kernel_argv: Some(&words),
@@ -68,7 +73,7 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
             Some(new.stateroot),
             new.commit,
             Some(new.origin.key_file()),
-            new.merge,
+            merge,
             &options,
             gio::Cancellable::NONE,
         )?;
@@ -81,7 +86,7 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
         Some(new.stateroot),
         new.commit,
         Some(new.origin.key_file()),
-        new.merge,
+        merge,
         Some(&options),
         gio::Cancellable::NONE,
     )?;
@@ -89,7 +94,7 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
     sysroot.simple_write_deployment(
         Some(new.stateroot),
         &deployment,
-        new.merge,
+        merge,
         ostree::SysrootSimpleWriteDeploymentFlags::NO_CLEAN,
         gio::Cancellable::NONE,
     )?;

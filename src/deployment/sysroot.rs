@@ -201,10 +201,23 @@ impl Host {
         }
     }
 
-    /// Returns the deployment whose origin and configuration the next one continues: the pending one, else the
-    /// booted one; none in an empty stateroot.
+    /// Returns the deployment whose origin and kernel arguments the next one continues: the pending one, else the
+    /// booted one, else the newest; none in an empty stateroot.
+    ///
+    /// libostree's own choice is another: on a booted host it names the booted one, from whose `/etc` the next
+    /// `/etc` is merged.
     pub fn merge_deployment(&self, stateroot: &str) -> Option<ostree::Deployment> {
-        self.sysroot.merge_deployment(Some(stateroot))
+        let booted = self.booted();
+        let of_stateroot = |deployment: &&ostree::Deployment| deployment.osname() == stateroot;
+        let all = self.deployments();
+        let pending = booted.as_ref().and_then(|booted| {
+            all.iter()
+                .take_while(|deployment| !deployment.equal(booted))
+                .find(of_stateroot)
+        });
+        pending
+            .cloned()
+            .or_else(|| self.sysroot.merge_deployment(Some(stateroot)))
     }
 }
 
