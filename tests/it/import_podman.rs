@@ -385,6 +385,7 @@ fn write_layer(acts: &[Act], use_pax: bool, packing: Packing) -> PackedLayer {
                     b"",
                     &[],
                 );
+                state.opaque.insert(path);
             }
         }
     }
