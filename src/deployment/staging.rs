@@ -10,7 +10,7 @@ use crate::deployment::content::CommitTree;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
-use crate::host::checkpoint;
+use crate::host::{checkpoint, stderr};
 use anyhow::{Context, Result};
 use cap_std_ext::cap_std::ambient_authority;
 use cap_std_ext::cap_std::fs::Dir;
@@ -69,27 +69,31 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
     checkpoint::reach("publish-before")?;
     if host.booted().is_some() {
         set_finalization_locked(new.lock_finalization)?;
-        sysroot.stage_tree_with_options(
-            Some(new.stateroot),
-            new.commit,
-            Some(new.origin.key_file()),
-            merge,
-            &options,
-            gio::Cancellable::NONE,
-        )?;
+        stderr::to_log(|| {
+            Ok(sysroot.stage_tree_with_options(
+                Some(new.stateroot),
+                new.commit,
+                Some(new.origin.key_file()),
+                merge,
+                &options,
+                gio::Cancellable::NONE,
+            )?)
+        })?;
         // libostree drops the lock file while it stages, so it is made again.
         set_finalization_locked(new.lock_finalization)?;
         checkpoint::reach("publish-after")?;
         return Ok(Published::Staged);
     }
-    let deployment = sysroot.deploy_tree_with_options(
-        Some(new.stateroot),
-        new.commit,
-        Some(new.origin.key_file()),
-        merge,
-        Some(&options),
-        gio::Cancellable::NONE,
-    )?;
+    let deployment = stderr::to_log(|| {
+        Ok(sysroot.deploy_tree_with_options(
+            Some(new.stateroot),
+            new.commit,
+            Some(new.origin.key_file()),
+            merge,
+            Some(&options),
+            gio::Cancellable::NONE,
+        )?)
+    })?;
     checkpoint::reach("publish-deployed")?;
     sysroot.simple_write_deployment(
         Some(new.stateroot),

@@ -9,4 +9,5 @@ pub mod loop_device;
 pub mod mounts;
 pub mod pipes;
 pub mod runner;
+pub mod stderr;
 pub mod surroundings;
