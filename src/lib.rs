@@ -4,7 +4,7 @@
 //! imported and can always go back. `docs/architecture.md` tells how the parts fit.
 //!
 //! The arrows between the modules go one way, and `tests/it/layering.rs` fails on one that does not:
-//! `cli -> ops -> {image, deployment, boot, compose} -> {tree, host}`; [`fault`] and [`report`] are leaves.
+//! `cli -> ops -> deployment -> layer -> {image, boot, compose} -> {tree, host}`; [`fault`] and [`report`] are leaves.
 //! Nothing below `cli` prints, names clap or reads the environment outside [`host`].
 
 pub mod boot;
@@ -14,6 +14,7 @@ pub mod deployment;
 pub mod fault;
 pub mod host;
 pub mod image;
+pub mod layer;
 pub mod ops;
 pub mod report;
 pub mod tree;

@@ -2,12 +2,12 @@
 //!
 //! Obtain the image (registry or store), check that it can boot, work out the kernel arguments, publish, clean.
 
-use crate::deployment::content::CommitTree;
 use crate::deployment::origin::Origin;
 use crate::deployment::prune;
 use crate::deployment::staging::{self, NewDeployment, Published};
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
+use crate::image::content::CommitTree;
 use crate::image::pull::{self, PullOptions};
 use crate::image::reference::ImageReference;
 use crate::image::store::{self, StoredImage};

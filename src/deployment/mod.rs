@@ -2,10 +2,9 @@
 //! pruning, and the model that `status` shows.
 
 pub mod advance;
-pub mod content;
+mod content;
 pub mod model;
 pub mod origin;
-pub mod packages;
 pub mod prune;
 pub mod salvage;
 pub mod staging;

@@ -6,11 +6,11 @@
 use crate::boot::kargs::KernelArguments;
 use crate::boot::kargs_d;
 use crate::boot::loader::{self, Loader};
-use crate::deployment::content::CommitTree;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
 use crate::host::{checkpoint, stderr};
+use crate::image::content::CommitTree;
 use anyhow::{Context, Result};
 use cap_std_ext::cap_std::ambient_authority;
 use cap_std_ext::cap_std::fs::Dir;

@@ -4,6 +4,7 @@ mod assemble;
 pub mod blob;
 pub mod commit;
 mod connection;
+pub mod content;
 pub mod credentials;
 pub mod difference;
 mod encapsulated;

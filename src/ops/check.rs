@@ -1,15 +1,15 @@
 //! `upgrade --check` and `--preview`: what an upgrade would bring, with nothing deployed.
 
 use crate::deployment::advance;
-use crate::deployment::content::CommitTree;
 use crate::deployment::origin::Origin;
-use crate::deployment::packages::{self, PackageDifference};
 use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
+use crate::image::content::CommitTree;
 use crate::image::difference::ManifestDifference;
 use crate::image::pull;
 use crate::image::reference::ImageReference;
 use crate::image::store;
+use crate::layer::packages::{self, PackageDifference};
 use crate::report::Report;
 use anyhow::{Context, Result};
 

@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "ops",
             "image",
+            "layer",
             "deployment",
             "boot",
             "compose",
@@ -22,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "ops",
         &[
             "image",
+            "layer",
             "deployment",
             "boot",
             "compose",
@@ -34,8 +36,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("image", &["tree", "host", "fault", "report"]),
     (
         "deployment",
-        &["image", "boot", "tree", "host", "fault", "report"],
+        &["layer", "image", "boot", "tree", "host", "fault", "report"],
     ),
+    ("layer", &["image", "compose", "tree", "host", "fault", "report"]),
     ("boot", &["host", "fault", "report"]),
     ("compose", &["boot", "tree", "host", "fault", "report"]),
     ("tree", &["host", "fault", "report"]),

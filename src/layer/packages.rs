@@ -1,6 +1,6 @@
 //! The packages of a commit, read from the dpkg database it carries.
 
-use crate::deployment::content::CommitTree;
+use crate::image::content::CommitTree;
 use anyhow::Result;
 use std::collections::BTreeMap;
 

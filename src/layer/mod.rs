@@ -1,0 +1,12 @@
+//! Packages on top of an image: from an [`intent::Intent`] and a base commit to a derived commit.
+//!
+//! From scratch every time: the base's tree, apt's plan for the requests, the target's own dpkg run in a sandbox over
+//! an overlay, and the overlay's upper directory folded over the base like one more layer of the image. Nothing is
+//! written through a hard link of the repository, nothing of a package runs outside the sandbox, and until the
+//! commit is written there is only scratch that the next run removes.
+
+pub mod intent;
+pub mod packages;
+pub mod places;
+pub mod plan;
+pub mod record;
