@@ -77,6 +77,16 @@ impl Key {
             .unwrap_or_else(|error| panic!("{error:#}"));
     }
 
+    /// Returns the public key in the form of a key ring.
+    pub fn keyring(&self) -> Vec<u8> {
+        self.gpg(&["--export"], "")
+    }
+
+    /// Writes `text` with a signature around it, as apt's `InRelease` has it.
+    pub fn sign_clear(&self, text: &str, destination: &Path) {
+        std::fs::write(destination, self.gpg(&["--batch", "--clearsign"], text)).expect("signed text");
+    }
+
     fn gpg(&self, args: &[&str], input: impl Into<Vec<u8>>) -> Vec<u8> {
         Cmd::new("gpg")
             .env("GNUPGHOME", self.directory.path())

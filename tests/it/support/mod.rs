@@ -1,5 +1,6 @@
 //! What the integration tests share: real registries, made images, temporary repositories and sysroots.
 //!
+//! - [`package`], [`archive`], [`web`]: Debian packages, a signed apt repository, and the server for it;
 //! - [`home`]: a home directory of its own, so that no test sees the machine's policy, credentials or mirrors;
 //! - [`layer`], [`image`]: OCI images written without podman, whole and damaged ones;
 //! - [`machine`]: a scratch sysroot that follows images of a registry, and the program under test;
@@ -14,14 +15,17 @@
     reason = "each test uses its part of the shared support"
 )]
 
+pub mod archive;
 pub mod home;
 pub mod image;
 pub mod keys;
 pub mod layer;
 pub mod machine;
+pub mod package;
 pub mod registry;
 pub mod relay;
 pub mod repo;
+pub mod web;
 
 use apt_ostree::host::runner::Cmd;
 use std::path::Path;
