@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod child;
 pub mod environment;
+pub mod folder;
 pub mod interrupt;
 pub mod lock;
 pub mod loop_device;

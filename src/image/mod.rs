@@ -34,4 +34,4 @@ mod storage;
 pub mod store;
 
 /// What this program writes into the commits it imports as their importer; a change makes older merges worthless.
-const IMPORTER_VERSION: &str = "apt-ostree-1";
+pub const IMPORTER_VERSION: &str = "apt-ostree-1";

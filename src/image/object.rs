@@ -6,6 +6,7 @@
 
 use super::space::Space;
 use crate::fault::{Fault, Kind};
+use crate::host::folder;
 use crate::tree::{Checksum, Metadata, MetadataKind, Objects};
 use anyhow::{Context, Result};
 use fn_error_context::context;
@@ -65,7 +66,7 @@ impl ObjectStore {
                 .into());
             }
         };
-        let objects = open_folder(repo.dfd_borrow(), "objects")?;
+        let objects = folder::open(repo.dfd_borrow(), "objects")?;
         Ok(Self {
             layout,
             objects,
@@ -215,8 +216,8 @@ impl ObjectStore {
     }
 
     fn publish_folder(&self, folder: &str) -> Result<()> {
-        let from = open_folder(self.staging.as_fd(), folder)?;
-        let to = open_folder(self.objects.as_fd(), folder)?;
+        let from = folder::open(self.staging.as_fd(), folder)?;
+        let to = folder::open(self.objects.as_fd(), folder)?;
         for entry in rustix::fs::Dir::read_from(&from)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -453,13 +454,6 @@ impl AsFd for StagedFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
-}
-
-/// Opens a folder below another.
-pub(super) fn open_folder(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat(parent, name, flags, Mode::empty())
-        .with_context(|| format!("Opening the folder {name}"))
 }
 
 fn object_path(checksum: &Checksum, extension: &str) -> String {

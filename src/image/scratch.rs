@@ -4,16 +4,15 @@
 //! is locked by the process that uses it. What a killed process wrote is complete as long as the kernel lives; after
 //! a restart of the machine nobody knows what reached the disk, so a folder of another boot is thrown away.
 
-use super::object::open_folder;
+use crate::host::folder;
 use anyhow::{Context, Result};
 use fn_error_context::context;
 use ostree_ext::ostree;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 const PREFIX: &str = "apt-ostree-import.";
 const JOURNAL: &str = "journal";
@@ -66,9 +65,8 @@ impl Scratch {
     /// Returns with it the layers that were finished there.
     #[context("Preparing the import folder in the repository")]
     pub fn open(repo: &ostree::Repo) -> Result<(Self, Vec<LayerRecord>)> {
-        let temporary = open_folder(repo.dfd_borrow(), "tmp")?;
+        let temporary = folder::open(repo.dfd_borrow(), "tmp")?;
         let mut chosen: Option<(Self, Vec<LayerRecord>)> = None;
-        let mut taken = Vec::new();
         for entry in rustix::fs::Dir::read_from(&temporary)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else {
@@ -77,8 +75,7 @@ impl Scratch {
             if !name.starts_with(PREFIX) {
                 continue;
             }
-            taken.push(name.to_owned());
-            let Some(folder) = lock(&temporary, name)? else {
+            let Some(folder) = folder::lock(temporary.as_fd(), name)? else {
                 continue;
             };
             if chosen.is_none() {
@@ -87,12 +84,11 @@ impl Scratch {
                     continue;
                 }
             }
-            remove_tree(temporary.as_fd(), name)?;
-            taken.pop();
+            folder::remove_tree(temporary.as_fd(), name)?;
         }
         match chosen {
             Some(found) => Ok(found),
-            None => Ok((Self::create(temporary, &taken)?, Vec::new())),
+            None => Ok((Self::create(temporary)?, Vec::new())),
         }
     }
 
@@ -113,7 +109,7 @@ impl Scratch {
         let fits = head.is_some_and(|head| {
             head.importer == super::IMPORTER_VERSION && boot_id().is_ok_and(|boot| boot == head.boot)
         });
-        if !fits || open_folder(folder.as_fd(), OBJECTS).is_err() {
+        if !fits || folder::open(folder.as_fd(), OBJECTS).is_err() {
             return Ok(None);
         }
         // A line that was cut off in the middle names a layer that is simply fetched again.
@@ -130,23 +126,8 @@ impl Scratch {
         Ok(Some((scratch, records)))
     }
 
-    fn create(temporary: OwnedFd, taken: &[String]) -> Result<Self> {
-        let mut number = 0;
-        let (name, folder) = loop {
-            let name = format!("{PREFIX}{number}");
-            number += 1;
-            if taken.contains(&name) {
-                continue;
-            }
-            match rustix::fs::mkdirat(&temporary, &name, Mode::from_raw_mode(0o700)) {
-                Ok(()) => {}
-                Err(Errno::EXIST) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            if let Some(folder) = lock(&temporary, &name)? {
-                break (name, folder);
-            }
-        };
+    fn create(temporary: OwnedFd) -> Result<Self> {
+        let (name, folder) = folder::create(temporary.as_fd(), PREFIX)?;
         rustix::fs::mkdirat(&folder, OBJECTS, Mode::from_raw_mode(0o700))?;
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
         let mut journal = File::from(rustix::fs::openat(
@@ -170,7 +151,7 @@ impl Scratch {
 
     /// Opens the folder for staged objects.
     pub fn objects(&self) -> Result<OwnedFd> {
-        open_folder(self.folder.as_fd(), OBJECTS)
+        folder::open(self.folder.as_fd(), OBJECTS)
     }
 
     /// Notes that all objects of a layer are staged or stored.
@@ -184,48 +165,11 @@ impl Scratch {
 
     /// Removes the folder: its objects are published, or cannot be used.
     pub fn remove(self) -> Result<()> {
-        remove_tree(self.temporary.as_fd(), &self.name)
+        folder::remove_tree(self.temporary.as_fd(), &self.name)
     }
 }
 
 fn boot_id() -> Result<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("Reading the boot id")?;
     Ok(text.trim().to_owned())
-}
-
-/// Opens and locks a folder unless another process holds it or removed it meanwhile.
-fn lock(parent: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
-    let Ok(folder) = open_folder(parent.as_fd(), name) else {
-        return Ok(None);
-    };
-    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("Locking {name}")),
-    }
-    let ours = rustix::fs::fstat(&folder)?;
-    let same = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|now| now.st_ino == ours.st_ino && now.st_dev == ours.st_dev);
-    Ok(same.then_some(folder))
-}
-
-/// Removes a folder with all it holds, never following a link.
-fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
-    let folder = open_folder(parent, name)?;
-    for entry in rustix::fs::Dir::read_from(&folder)? {
-        let entry = entry?;
-        let inside = entry.file_name();
-        if inside == c"." || inside == c".." {
-            continue;
-        }
-        match rustix::fs::unlinkat(&folder, inside, AtFlags::empty()) {
-            Ok(()) => {}
-            Err(Errno::ISDIR | Errno::PERM) => {
-                let inside = inside.to_str().context("Reading a name in the import folder")?;
-                remove_tree(folder.as_fd(), inside)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).with_context(|| format!("Removing {name}"))
 }

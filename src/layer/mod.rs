@@ -10,3 +10,4 @@ pub mod packages;
 pub mod places;
 pub mod plan;
 pub mod record;
+pub mod stage;

@@ -19,6 +19,7 @@ mod prepare;
 mod provision;
 mod references;
 mod registry;
+mod sandbox_stage;
 mod signed_example;
 mod support;
 mod verbs;

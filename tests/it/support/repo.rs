@@ -74,6 +74,11 @@ impl TestSysroot {
         sysroot
     }
 
+    /// Takes over a directory in which a sysroot is.
+    pub fn from_directory(directory: TempDir) -> Self {
+        Self { directory }
+    }
+
     /// Makes the sysroot in its directory, which may be a file system mounted there meanwhile.
     pub fn init(&self) {
         let path = self.path().to_str().expect("UTF-8");
