@@ -3,7 +3,8 @@
 use crate::cli::Context;
 use crate::image::gc::Collected;
 use crate::image::store;
-use crate::ops::image::{self, Store};
+use crate::ops::image;
+use crate::ops::store::Store;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;

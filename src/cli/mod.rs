@@ -7,6 +7,7 @@
 mod cleanup;
 mod completion;
 pub mod container;
+mod db;
 mod deploy;
 mod finalize;
 mod image;
@@ -88,6 +89,9 @@ enum Verb {
     /// Images in the repository: pull, list, history, inspect, remove, prune
     #[command(subcommand)]
     Image(image::Command),
+    /// Packages of deployments, images and commits: diff, list, version
+    #[command(subcommand)]
+    Db(db::Command),
     /// Install an image on a file system or a disk
     #[command(subcommand)]
     Provision(provision::Command),
@@ -187,7 +191,7 @@ impl Verb {
             Self::FinalizeDeployment(_) => Some("finalize-deployment"),
             Self::Image(command) => command.writes(),
             Self::Provision(_) => Some("provision"),
-            Self::Status(_) | Self::Container(_) | Self::Completion(_) => None,
+            Self::Status(_) | Self::Db(_) | Self::Container(_) | Self::Completion(_) => None,
         }
     }
 }
@@ -263,6 +267,7 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Unpin(arguments) => pin::run(arguments, false, &mut context),
         Verb::FinalizeDeployment(arguments) => finalize::run(arguments, &mut context),
         Verb::Image(command) => image::run(command, &mut context),
+        Verb::Db(command) => db::run(command, &mut context),
         Verb::Provision(command) => provision::run(command, context.out, context.report),
         Verb::Container(command) => container::run(command, context.out, context.report),
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),

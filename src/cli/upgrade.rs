@@ -96,20 +96,22 @@ fn print(available: &Available, out: &mut dyn Write) -> Result<()> {
     line(
         "Diff",
         &format!(
-            "{} changed, {} removed, {} added",
-            packages.changed.len(),
+            "{} upgraded, {} downgraded, {} removed, {} added",
+            packages.upgraded.len(),
+            packages.downgraded.len(),
             packages.removed.len(),
             packages.added.len()
         ),
     )?;
-    for (name, before, after) in &packages.changed {
-        writeln!(out, "    {name} {before} -> {after}")?;
+    for pair in packages.upgraded.iter().chain(&packages.downgraded) {
+        let (before, after) = (&pair.before, &pair.after);
+        writeln!(out, "    {} {} -> {}", after.name, before.version, after.version)?;
     }
-    for (name, version) in &packages.removed {
-        writeln!(out, "    -{name} {version}")?;
+    for id in &packages.removed {
+        writeln!(out, "    -{} {}", id.name, id.version)?;
     }
-    for (name, version) in &packages.added {
-        writeln!(out, "    +{name} {version}")?;
+    for id in &packages.added {
+        writeln!(out, "    +{} {}", id.name, id.version)?;
     }
     Ok(())
 }

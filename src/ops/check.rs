@@ -4,7 +4,6 @@ use crate::deployment::advance;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
-use crate::image::content::CommitTree;
 use crate::image::difference::ManifestDifference;
 use crate::image::pull;
 use crate::image::reference::ImageReference;
@@ -77,10 +76,10 @@ pub fn preview(
     let image = advance::obtain(&lock, &available.reference, advance::Source::Network, report)?;
     let repo = host.repo();
     let before = match host.merge_deployment(&stateroot) {
-        Some(merge) => packages::of(&CommitTree::open(&repo, &merge.csum())?)?,
+        Some(merge) => packages::of_commit(&repo, &merge.csum())?,
         None => packages::Packages::new(),
     };
-    let after = packages::of(&CommitTree::open(&repo, &image.commit)?)?;
+    let after = packages::of_commit(&repo, &image.commit)?;
     available.packages = Some(packages::difference(&before, &after));
     Ok(Some(available))
 }

@@ -1,26 +1,16 @@
 //! `image`: what the repository holds, and imports without a deployment.
 
 use crate::deployment::prune;
-use crate::deployment::sysroot::{Host, Patience, WriteLock};
+use crate::deployment::sysroot::Patience;
 use crate::fault::{Fault, Kind};
 use crate::image::gc::{self, Collected};
 use crate::image::policy::Policy;
 use crate::image::pull::{self, PullOptions, Pulled};
 use crate::image::reference::{self, ImageReference};
 use crate::image::store::{self, StoredImage};
+use crate::ops::store::Store;
 use crate::report::Report;
 use anyhow::{Context, Result};
-use ostree_ext::{gio, ostree};
-use std::path::Path;
-
-/// The repository to work on.
-#[derive(Debug)]
-pub enum Store {
-    /// A repository that belongs to no sysroot.
-    Repo(ostree::Repo),
-    /// The repository of a sysroot.
-    Sysroot(Host),
-}
 
 /// One step of how an image was made, with the layer it brought.
 #[derive(Clone, Debug)]
@@ -29,44 +19,6 @@ pub struct HistoryEntry {
     pub layer: Option<(String, u64)>,
     /// The command that made it.
     pub created_by: String,
-}
-
-impl Store {
-    /// Opens a repository by its path.
-    pub fn open_repo(path: &Path) -> Result<Self> {
-        let repo = ostree::Repo::new(&gio::File::for_path(path));
-        repo.open(gio::Cancellable::NONE).map_err(|error| {
-            Fault::new(
-                Kind::NotFound,
-                format!(
-                    "{} is not an OSTree repository: {}",
-                    path.display(),
-                    error.message()
-                ),
-            )
-            .hint(format!(
-                "make one with `ostree init --mode=bare --repo={}`",
-                path.display()
-            ))
-        })?;
-        Ok(Self::Repo(repo))
-    }
-
-    /// Returns the repository.
-    pub fn repo(&self) -> ostree::Repo {
-        match self {
-            Self::Repo(repo) => repo.clone(),
-            Self::Sysroot(host) => host.repo(),
-        }
-    }
-
-    /// Takes the sysroot's lock; a repository of its own has none but libostree's transaction lock.
-    fn lock(&self, verb: &str, patience: Patience, report: &dyn Report) -> Result<Option<WriteLock<'_>>> {
-        match self {
-            Self::Repo(_) => Ok(None),
-            Self::Sysroot(host) => host.lock(verb, patience, report).map(Some),
-        }
-    }
 }
 
 /// Imports an image; what a failure leaves is described at [`pull::pull`].

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod cleanup;
+pub mod db;
 pub mod deploy;
 pub mod finalize;
 pub mod image;
@@ -14,6 +15,7 @@ pub mod rebase;
 pub mod reboot;
 pub mod rollback;
 pub mod status;
+pub mod store;
 pub mod upgrade;
 
 use crate::deployment::advance::{self, Advance, Source};

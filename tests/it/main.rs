@@ -3,6 +3,7 @@
 mod archive_support;
 mod cli_source;
 mod credentials;
+mod db;
 mod docs;
 mod faults_source;
 mod gc;

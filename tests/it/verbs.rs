@@ -106,7 +106,7 @@ fn check_and_preview_look_without_deploying() {
     assert_eq!(machine.state(), before, "a check writes nothing");
     let out = machine.ok(&["upgrade", "--preview"]);
     assert!(
-        out.contains("+a 1.2-1") && out.contains("0 changed, 0 removed, 1 added"),
+        out.contains("+a 1.2-1") && out.contains("0 upgraded, 0 downgraded, 0 removed, 1 added"),
         "{out}"
     );
     assert_eq!(machine.versions(), ["1"]);
