@@ -20,6 +20,7 @@ mod rebase;
 mod rollback;
 mod status;
 mod upgrade;
+mod usroverlay;
 mod version;
 
 use crate::deployment::sysroot::{Host, Patience};
@@ -86,6 +87,7 @@ enum Verb {
     /// Let a pinned deployment be removed again
     Unpin(pin::Arguments),
     FinalizeDeployment(finalize::Arguments),
+    Usroverlay(usroverlay::Arguments),
     /// Images in the repository: pull, list, history, inspect, remove, prune
     #[command(subcommand)]
     Image(image::Command),
@@ -191,7 +193,11 @@ impl Verb {
             Self::FinalizeDeployment(_) => Some("finalize-deployment"),
             Self::Image(command) => command.writes(),
             Self::Provision(_) => Some("provision"),
-            Self::Status(_) | Self::Db(_) | Self::Container(_) | Self::Completion(_) => None,
+            Self::Status(_)
+            | Self::Db(_)
+            | Self::Usroverlay(_)
+            | Self::Container(_)
+            | Self::Completion(_) => None,
         }
     }
 }
@@ -266,6 +272,7 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Pin(arguments) => pin::run(arguments, true, &mut context),
         Verb::Unpin(arguments) => pin::run(arguments, false, &mut context),
         Verb::FinalizeDeployment(arguments) => finalize::run(arguments, &mut context),
+        Verb::Usroverlay(arguments) => usroverlay::run(arguments, &mut context),
         Verb::Image(command) => image::run(command, &mut context),
         Verb::Db(command) => db::run(command, &mut context),
         Verb::Provision(command) => provision::run(command, context.out, context.report),

@@ -3,6 +3,7 @@
 
 pub mod advance;
 mod content;
+pub mod live;
 pub mod model;
 pub mod origin;
 pub mod prune;

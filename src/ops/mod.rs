@@ -17,6 +17,7 @@ pub mod rollback;
 pub mod status;
 pub mod store;
 pub mod upgrade;
+pub mod usroverlay;
 
 use crate::deployment::advance::{self, Advance, Source};
 use crate::deployment::origin::Origin;

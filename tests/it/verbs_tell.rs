@@ -34,6 +34,24 @@ fn status_tells_in_text_json_and_jsonpath() {
 }
 
 #[test]
+fn only_the_running_system_takes_an_overlay() {
+    let machine = Machine::deployed();
+    let errors = machine.fails(2, &["usroverlay"]);
+    assert!(
+        errors.contains("this machine did not boot from") && errors.contains("hint:"),
+        "{errors}"
+    );
+    machine.fails(2, &["usroverlay", "--hotfix", "--transient"]);
+    let output = crate::support::apt_ostree(&machine.home)
+        .arg("usroverlay")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors.contains("needs a host booted from OSTree"), "{errors}");
+}
+
+#[test]
 fn status_shows_the_rest_when_something_is_broken() {
     let machine = Machine::deployed();
     machine.publish("2", []);
