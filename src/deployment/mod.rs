@@ -7,6 +7,7 @@ pub mod live;
 pub mod model;
 pub mod origin;
 pub mod prune;
+mod requests;
 pub mod salvage;
 pub mod staging;
 pub mod sysroot;

@@ -4,7 +4,7 @@
 //! [origin]
 //! container-image-reference=ostree-unverified-registry:registry.example/os/debian:13
 //! override-commit=sha256:...            (only after `deploy DIGEST`; the next `upgrade` drops it)
-//! [packages] [overrides] [apt-ostree]   (layering; carried along unread)
+//! [packages] [overrides] [apt-ostree]   (what is asked for on top of the image, see `requests`)
 //! ```
 //!
 //! Invariant: whatever this program does not know in an origin is carried over to the next deployment, except
@@ -23,7 +23,7 @@ const TRANSIENT: &str = "libostree-transient";
 /// The intent behind a deployment.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    file: glib::KeyFile,
+    pub(super) file: glib::KeyFile,
 }
 
 impl Origin {
