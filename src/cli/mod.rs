@@ -19,6 +19,7 @@ mod provision;
 mod rebase;
 mod rollback;
 mod status;
+mod status_layers;
 mod upgrade;
 mod usroverlay;
 mod version;

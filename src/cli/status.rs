@@ -1,6 +1,6 @@
 //! `status` on the command line: rpm-ostree's layout, with the key right-aligned to column 23.
 
-use crate::cli::{Context, UNCHANGED};
+use crate::cli::{Context, UNCHANGED, status_layers};
 use crate::deployment::model::DeploymentState;
 use crate::fault::{Fault, Kind};
 use crate::host::environment;
@@ -195,12 +195,13 @@ fn print_deployment(
     } else {
         String::new()
     };
-    writeln!(out, "{mark} {followed} ({}){index}", shown.slot)?;
+    let layers = status_layers::count(&deployment.layers);
+    writeln!(out, "{mark} {followed}{layers} ({}){index}", shown.slot)?;
     let mut line = |key: &str, value: &str| writeln!(out, "  {key:>23}: {value}");
     if let Some(digest) = &deployment.container_image_reference_digest {
         line("Digest", digest)?;
     }
-    let time = timestamp(deployment.timestamp);
+    let time = timestamp(deployment.layers.base_timestamp.unwrap_or(deployment.timestamp));
     match &deployment.version {
         Some(version) => line("Version", &format!("{} ({time})", style.bold(version)))?,
         None if deployment.timestamp > 0 => line("Timestamp", &time)?,
@@ -214,6 +215,9 @@ fn print_deployment(
     }
     if shown.verbose || deployment.container_image_reference.is_none() {
         line("Commit", &deployment.checksum)?;
+    }
+    if let (true, Some(base)) = (shown.verbose, &deployment.layers.base_checksum) {
+        line("BaseCommit", base)?;
     }
     if shown.verbose && (deployment.staged || shown.index == 0) {
         line("Staged", if deployment.staged { "yes" } else { "no" })?;
@@ -230,14 +234,9 @@ fn print_deployment(
     if shown.verbose {
         line("KernelArguments", &deployment.kernel_arguments.join(" "))?;
     }
-    for (key, list) in [
-        ("LayeredPackages", &deployment.requested_packages),
-        ("LocalPackages", &deployment.requested_local_packages),
-        ("RemovedBasePackages", &deployment.requested_base_removals),
-        ("LocalOverrides", &deployment.requested_base_local_replacements),
-    ] {
-        if !list.is_empty() {
-            line(key, &list.join(" "))?;
+    for (key, value) in status_layers::lines(&deployment.layers) {
+        if !value.is_empty() {
+            line(key, &value)?;
         }
     }
     if deployment.pinned {

@@ -3,11 +3,13 @@
 //! Whatever cannot be read becomes a sentence in [`DeploymentState::problems`]; the rest is told all the same.
 //! The JSON keys are rpm-ostree's where it has one for the same fact.
 
+use crate::deployment::layered::Layers;
 use crate::deployment::origin::{self, Origin};
 use crate::deployment::staging;
 use crate::deployment::sysroot::Host;
 use crate::image::store;
-use ostree_ext::{glib, ostree};
+use crate::layer::intent::Intent;
+use ostree_ext::ostree;
 use serde::Serialize;
 
 /// One deployment.
@@ -53,22 +55,9 @@ pub struct DeploymentState {
     pub override_commit: Option<String>,
     /// The kernel arguments of its boot entry; empty for a staged deployment of another boot.
     pub kernel_arguments: Vec<String>,
-    /// Active layered packages.
-    pub packages: Vec<String>,
-    /// Requested layered packages.
-    pub requested_packages: Vec<String>,
-    /// Requested local packages.
-    pub requested_local_packages: Vec<String>,
-    /// Requested removals from the image.
-    pub requested_base_removals: Vec<String>,
-    /// Requested local replacements in the image.
-    pub requested_base_local_replacements: Vec<String>,
-    /// Removals in force.
-    pub base_removals: Vec<String>,
-    /// Local replacements in force.
-    pub base_local_replacements: Vec<String>,
-    /// Whether an initramfs is made on this host.
-    pub regenerate_initramfs: bool,
+    /// What is asked for and what came of it.
+    #[serde(flatten)]
+    pub layers: Layers,
     /// Sentences about what is broken or could not be read.
     pub problems: Vec<String>,
 }
@@ -95,32 +84,35 @@ fn read(host: &Host, deployment: &ostree::Deployment) -> DeploymentState {
         kernel_arguments: staging::current_arguments(deployment).words().to_vec(),
         ..DeploymentState::default()
     };
-    read_origin(deployment, &mut state);
-    read_commit(host, &mut state);
+    let intent = read_origin(deployment, &mut state);
+    // Nothing else is known of the layers where the commit cannot be read.
+    state.layers = Layers::of(&intent, None);
+    read_commit(host, &intent, &mut state);
     state
 }
 
-fn read_origin(deployment: &ostree::Deployment, state: &mut DeploymentState) {
+/// Takes what the origin says, and returns what it asks for on top of the image.
+fn read_origin(deployment: &ostree::Deployment, state: &mut DeploymentState) -> Intent {
     let origin = match Origin::of(deployment) {
         Ok(origin) => origin,
         Err(error) => {
             state.problems.push(format!("{error:#}"));
-            return;
+            return Intent::default();
         }
     };
     state.override_commit = origin.pinned_digest();
-    state.requested_packages = list(origin.key_file(), "packages", "requested");
-    state.requested_local_packages = list(origin.key_file(), "packages", "requested-local");
-    state.requested_base_removals = list(origin.key_file(), "overrides", "remove");
-    state.requested_base_local_replacements = list(origin.key_file(), "overrides", "replace-local");
     match origin.reference() {
         Ok(Some(reference)) => state.container_image_reference = Some(reference.to_string()),
         Ok(None) => state.origin = origin.refspec(),
         Err(error) => state.problems.push(format!("{error:#}")),
     }
+    origin.intent().unwrap_or_else(|error| {
+        state.problems.push(format!("{error:#}"));
+        Intent::default()
+    })
 }
 
-fn read_commit(host: &Host, state: &mut DeploymentState) {
+fn read_commit(host: &Host, intent: &Intent, state: &mut DeploymentState) {
     let repo = host.repo();
     match repo.load_commit(&state.checksum) {
         Ok((commit, _)) => state.timestamp = ostree::commit_get_timestamp(&commit),
@@ -132,6 +124,10 @@ fn read_commit(host: &Host, state: &mut DeploymentState) {
             ));
             return;
         }
+    }
+    match Layers::read(&repo, &state.checksum, intent) {
+        Ok(layers) => state.layers = layers,
+        Err(error) => state.problems.push(format!("{error:#}")),
     }
     if state.container_image_reference.is_none() {
         return;
@@ -154,11 +150,4 @@ fn read_commit(host: &Host, state: &mut DeploymentState) {
             .problems
             .push(format!("The image's metadata cannot be read: {error:#}")),
     }
-}
-
-fn list(file: &glib::KeyFile, group: &str, key: &str) -> Vec<String> {
-    let Ok(values) = file.string_list(group, key) else {
-        return Vec::new();
-    };
-    values.iter().map(|value| value.to_string()).collect()
 }

@@ -65,7 +65,7 @@ pub enum Step {
 }
 
 /// A request that the image provides already.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Dormant {
     /// The request as the origin has it.

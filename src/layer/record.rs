@@ -3,7 +3,7 @@
 //! The origin holds what was asked for, the record what came of it. `status` and `db` work from it alone.
 
 use crate::image::commit::Commit;
-use crate::layer::plan::PackageId;
+use crate::layer::plan::{Dormant, PackageId};
 use anyhow::{Context, Result};
 use ostree_ext::ostree;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub struct Record {
     pub removed: Vec<PackageId>,
     /// Packages of the image that were replaced.
     pub replaced: Vec<ReplacedPackage>,
+    /// Requests that the image provides already.
+    pub dormant: Vec<Dormant>,
     /// Maintainer scripts that were not run, as `package.script: reason`.
     pub skipped_scripts: Vec<String>,
     /// What the user was warned of.
@@ -49,6 +51,9 @@ pub struct LayeredPackage {
     pub requested: bool,
     /// Whether it came as a file.
     pub local: bool,
+    /// Where it came from, as apt names it.
+    #[serde(default)]
+    pub repository: String,
 }
 
 /// A package of the image in another version.
@@ -61,6 +66,9 @@ pub struct ReplacedPackage {
     pub before: String,
     /// Whether it came as a file.
     pub local: bool,
+    /// Where it came from, as apt names it.
+    #[serde(default)]
+    pub repository: String,
 }
 
 /// Returns the record of a commit; none when it is no derived commit.
