@@ -11,6 +11,7 @@ mod db;
 mod deploy;
 mod finalize;
 mod image;
+mod initramfs_etc;
 mod kargs;
 mod outcome;
 mod pin;
@@ -83,6 +84,7 @@ enum Verb {
     Rollback(rollback::Arguments),
     Cleanup(cleanup::Arguments),
     Kargs(kargs::Arguments),
+    InitramfsEtc(initramfs_etc::Arguments),
     /// Keep a deployment from being removed by later ones
     Pin(pin::Arguments),
     /// Let a pinned deployment be removed again
@@ -189,6 +191,8 @@ impl Verb {
             Self::Cleanup(_) => Some("cleanup"),
             Self::Kargs(arguments) if arguments.only_looks() => None,
             Self::Kargs(_) => Some("kargs"),
+            Self::InitramfsEtc(arguments) if arguments.only_looks() => None,
+            Self::InitramfsEtc(_) => Some("initramfs-etc"),
             Self::Pin(_) => Some("pin"),
             Self::Unpin(_) => Some("unpin"),
             Self::FinalizeDeployment(_) => Some("finalize-deployment"),
@@ -270,6 +274,7 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Rollback(arguments) => rollback::run(arguments, &mut context),
         Verb::Cleanup(arguments) => cleanup::run(arguments, &mut context),
         Verb::Kargs(arguments) => kargs::run(arguments, &mut context),
+        Verb::InitramfsEtc(arguments) => initramfs_etc::run(arguments, &mut context),
         Verb::Pin(arguments) => pin::run(arguments, true, &mut context),
         Verb::Unpin(arguments) => pin::run(arguments, false, &mut context),
         Verb::FinalizeDeployment(arguments) => finalize::run(arguments, &mut context),

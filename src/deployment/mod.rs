@@ -7,6 +7,7 @@ pub mod layered;
 pub mod live;
 pub mod model;
 pub mod origin;
+pub mod overlay_initrd;
 pub mod prune;
 mod requests;
 pub mod salvage;

@@ -3,10 +3,11 @@
 //! On a booted host the deployment is staged (libostree finalizes it at shutdown, merging `/etc` then); on another
 //! sysroot it is written at once. Until the libostree call at the end of [`publish`] nothing that boots has changed.
 
-use crate::boot::kargs::KernelArguments;
+use crate::boot::kargs::{Change, KernelArguments};
 use crate::boot::kargs_d;
 use crate::boot::loader::{self, Loader};
 use crate::deployment::origin::Origin;
+use crate::deployment::overlay_initrd;
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
 use crate::host::{checkpoint, stderr};
@@ -60,12 +61,19 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
         .merge
         .and_then(|_| sysroot.merge_deployment(Some(new.stateroot)));
     let merge = merge.as_ref();
-    let words: Vec<&str> = new.kernel_arguments.words().iter().map(String::as_str).collect();
+    require_loader(host)?;
+    let overlay = overlay_initrd::stage(host, merge, &new.origin.intent()?.initramfs_etc)?;
+    let mut arguments = new.kernel_arguments.clone();
+    if let Some(name) = &overlay {
+        loader::refresh(&boot_dir(host)?)?;
+        arguments.apply(&Change::Append(format!("{}={name}", loader::OVERLAY_ARGUMENT)))?;
+    }
+    let words: Vec<&str> = arguments.words().iter().map(String::as_str).collect();
+    let overlays: Vec<&str> = overlay.iter().map(String::as_str).collect();
     let options = ostree::SysrootDeployTreeOpts {
         override_kernel_argv: Some(&words),
-        overlay_initrds: None,
+        overlay_initrds: overlay.as_ref().map(|_| overlays.as_slice()),
     };
-    require_loader(host)?;
     checkpoint::reach("publish-before")?;
     if host.booted().is_some() {
         set_finalization_locked(new.lock_finalization)?;
@@ -183,14 +191,17 @@ pub fn kernel_arguments(
     Ok(current)
 }
 
-/// Returns the kernel arguments of a deployment, without the `ostree=` that libostree adds to each.
+/// Returns the kernel arguments of a deployment, without those that belong to it alone: libostree's `ostree=`
+/// and the name of its archive for the initramfs.
 pub fn current_arguments(deployment: &ostree::Deployment) -> KernelArguments {
     let line = deployment
         .bootconfig()
         .and_then(|entry| entry.get("options"))
         .unwrap_or_default();
     let mut current = KernelArguments::parse(&line);
-    current.remove_key("ostree");
+    for key in ["ostree", loader::OVERLAY_ARGUMENT] {
+        current.remove_key(key);
+    }
     current
 }
 

@@ -1,6 +1,7 @@
 //! `kargs`: show or change kernel arguments.
 
 use crate::boot::kargs::{Change, KernelArguments};
+use crate::boot::loader;
 use crate::deployment::advance;
 use crate::deployment::origin::Origin;
 use crate::deployment::prune;
@@ -40,7 +41,7 @@ pub fn show(
         let line =
             std::fs::read_to_string("/proc/cmdline").context("Reading the running kernel's arguments")?;
         let mut current = KernelArguments::parse(&line);
-        for key in ["ostree", "BOOT_IMAGE", "initrd"] {
+        for key in ["ostree", "BOOT_IMAGE", "initrd", loader::OVERLAY_ARGUMENT] {
             current.remove_key(key);
         }
         return Ok(current);

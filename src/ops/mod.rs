@@ -8,6 +8,7 @@ pub mod db;
 pub mod deploy;
 pub mod finalize;
 pub mod image;
+pub mod initramfs_etc;
 pub mod kargs;
 pub mod pin;
 pub mod provision;

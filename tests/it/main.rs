@@ -13,6 +13,7 @@ mod import_peers;
 mod import_podman;
 mod import_resume;
 mod import_tree;
+mod initramfs_etc;
 mod layering;
 mod lint;
 mod policy;

@@ -12,7 +12,8 @@ pub(super) struct Entry {
     pub(super) title: String,
     pub(super) options: String,
     pub(super) linux: String,
-    pub(super) initrd: Option<String>,
+    /// The initramfs, and the archives that are loaded behind it.
+    pub(super) initrds: Vec<String>,
 }
 
 impl Entry {
@@ -27,7 +28,7 @@ impl Entry {
                 "title" => entry.title = value.to_owned(),
                 "options" => entry.options = value.to_owned(),
                 "linux" => entry.linux = value.to_owned(),
-                "initrd" => entry.initrd = Some(value.to_owned()),
+                "initrd" => entry.initrds.push(value.to_owned()),
                 _ => {}
             }
         }

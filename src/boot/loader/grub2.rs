@@ -43,8 +43,9 @@ pub fn first_grub_cfg(boot: &Dir, place: &BootPlace) -> Result<String> {
             from_top(&entry.linux, *own),
             entry.options
         );
-        if let Some(initrd) = entry.initrd {
-            text += &format!("  initrd {}\n", from_top(&initrd, *own));
+        let initrds: Vec<String> = entry.initrds.iter().map(|path| from_top(path, *own)).collect();
+        if !initrds.is_empty() {
+            text += &format!("  initrd {}\n", initrds.join(" "));
         }
         text += "}\n";
     }
@@ -184,6 +185,17 @@ mod tests {
         );
         let own = first_grub_cfg(&boot, &place(true)).unwrap();
         assert!(own.contains("initrd /ostree/debian-ab/initramfs.img\n"), "{own}");
+    }
+
+    #[test]
+    fn all_archives_are_loaded_at_once() {
+        let entry = ENTRY.replace("aboot x", "initrd /boot/ostree/initramfs-overlays/cd.img");
+        let (_temporary, boot) = boot(&[("ostree-1.conf", &entry)]);
+        let menu = first_grub_cfg(&boot, &place(true)).unwrap();
+        assert!(
+            menu.contains("initrd /ostree/debian-ab/initramfs.img /ostree/initramfs-overlays/cd.img\n"),
+            "{menu}"
+        );
     }
 
     #[test]

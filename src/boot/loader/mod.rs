@@ -32,6 +32,12 @@ const GRUB_CFG: &str = include_str!("grub.cfg");
 /// Where GRUB's configuration is, below `/boot`.
 const GRUB_CFG_PATH: &str = "grub/grub.cfg";
 
+/// How each version of the script begins; a file with another beginning is not ours to replace.
+const GRUB_CFG_MARK: &str = "# Written by apt-ostree, the same on every host;";
+
+/// The kernel argument by which the script finds the archive that is loaded behind the initramfs.
+pub const OVERLAY_ARGUMENT: &str = "apt-ostree.initrd";
+
 /// The file system that holds `/boot`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootPlace {
@@ -72,8 +78,9 @@ impl Loader {
     pub fn detect(boot: &Dir) -> Result<Self> {
         match boot.symlink_metadata_optional(GRUB_CFG_PATH)? {
             Some(found) if found.is_symlink() => Ok(Self::Grub2),
-            Some(found) if found.is_file() && boot.read_to_string(GRUB_CFG_PATH)? == GRUB_CFG => {
-                Ok(Self::Grub)
+            Some(found) if found.is_file() => {
+                let ours = boot.read_to_string(GRUB_CFG_PATH)?.starts_with(GRUB_CFG_MARK);
+                Ok(if ours { Self::Grub } else { Self::None })
             }
             _ => Ok(Self::None),
         }
@@ -124,6 +131,15 @@ impl Loader {
             }
         }
     }
+}
+
+/// Replaces the script of an earlier version of this program; does nothing where another boot loader is.
+#[context("Bringing the boot loader's script up to date")]
+pub fn refresh(boot: &Dir) -> Result<()> {
+    if Loader::detect(boot)? == Loader::Grub && boot.read_to_string(GRUB_CFG_PATH)? != GRUB_CFG {
+        boot.atomic_write(GRUB_CFG_PATH, GRUB_CFG)?;
+    }
+    Ok(())
 }
 
 impl FromStr for Loader {
@@ -196,6 +212,19 @@ mod tests {
             assert_eq!(Loader::detect(&boot).unwrap(), loader);
             assert_eq!(loader.to_string().parse::<Loader>().unwrap(), loader);
         }
+    }
+
+    #[test]
+    fn an_earlier_script_is_replaced_and_a_strange_one_is_not() {
+        let (_temporary, boot) = boot();
+        boot.create_dir("grub").unwrap();
+        for (text, ours) in [("# mine\n", false), (&format!("{GRUB_CFG_MARK} x\n"), true)] {
+            boot.write(GRUB_CFG_PATH, text).unwrap();
+            refresh(&boot).unwrap();
+            let expected = if ours { GRUB_CFG } else { text };
+            assert_eq!(boot.read_to_string(GRUB_CFG_PATH).unwrap(), expected);
+        }
+        assert!(GRUB_CFG.starts_with(GRUB_CFG_MARK) && GRUB_CFG.contains("apt-ostree\\.initrd="));
     }
 
     #[test]
