@@ -1,5 +1,6 @@
 //! The only modules that touch the machine: programs, the environment, the sysroot lock, mounts, checkpoints.
 
+pub mod attributes;
 pub mod checkpoint;
 pub mod child;
 pub mod environment;

@@ -308,12 +308,8 @@ impl Unpacker<'_> {
             xattrs: Default::default(),
         };
         for (key, value) in &entry.pax {
-            let name = key
-                .strip_prefix(XATTR_PREFIX)
-                .filter(|name| keeps_attribute(name));
-            // libostree passes over empty attributes when it reads a file back, so their objects would count as damaged.
-            if let Some(name) = name.filter(|_| !value.is_empty()) {
-                metadata.xattrs.set(name, value);
+            if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
+                metadata.xattrs.keep(name, value);
             }
         }
         Ok(metadata)
@@ -331,16 +327,6 @@ impl Unpacker<'_> {
     fn refuse(&self, refusal: Refusal) -> anyhow::Error {
         refusal.in_layer(self.reader.digest()).into()
     }
-}
-
-/// Labels are for a policy the image does not ship, and an overlay's notes to itself would be obeyed by the next
-/// overlay that has the tree as its lower directory.
-fn keeps_attribute(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name != b"security.selinux"
-        && !name.starts_with(b"trusted.overlay.")
-        && !name.starts_with(b"user.overlay.")
-        && !name.contains(&0)
 }
 
 fn find_file(root: &Directory, path: &str) -> Option<Checksum> {

@@ -23,6 +23,23 @@ impl Xattrs {
         }
     }
 
+    /// Sets one attribute unless it is of no use in a repository.
+    ///
+    /// Labels are for a policy the image does not ship, and an overlay's notes to itself would be obeyed by the next
+    /// overlay that has the tree as its lower directory. libostree passes over empty attributes when it reads a file
+    /// back, so an object with one would count as damaged.
+    pub fn keep(&mut self, name: &[u8], value: &[u8]) {
+        let useless = name.is_empty()
+            || value.is_empty()
+            || name == b"security.selinux"
+            || name.starts_with(b"trusted.overlay.")
+            || name.starts_with(b"user.overlay.")
+            || name.contains(&0);
+        if !useless {
+            self.set(name, value);
+        }
+    }
+
     /// Returns the names and values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0
