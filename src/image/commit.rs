@@ -90,6 +90,35 @@ pub fn write_image(repo: &ostree::Repo, facts: &ImageFacts<'_>, root: &Directory
     )
 }
 
+/// Writes a commit that was derived from an image's inside the repository's transaction and returns its name.
+///
+/// It tells of the image what `base` tells, has its time so that equal trees make equal commits, and `added` on top.
+#[context("Writing a commit derived from {base_name}")]
+pub fn write_derived<'a>(
+    repo: &ostree::Repo,
+    base: &Commit,
+    base_name: &'a str,
+    added: BTreeMap<&'a str, String>,
+    root: &Directory,
+) -> Result<String> {
+    let mut metadata = added;
+    for key in [KEY_MANIFEST_DIGEST, KEY_MANIFEST, KEY_CONFIG, KEY_VERSION] {
+        if let Some(text) = base.text(key) {
+            metadata.insert(key, text);
+        }
+    }
+    let new = NewCommit {
+        parent: Some(base_name),
+        metadata,
+        timestamp: base.timestamp,
+    };
+    let tree = root.tree().context("The tree was not stored")?;
+    write(
+        repo,
+        &build(&new, &tree.to_string(), &root.metadata().to_string())?,
+    )
+}
+
 /// Writes a commit that only keeps a tree.
 pub fn write_plain(repo: &ostree::Repo, root: &Directory) -> Result<String> {
     let tree = root.tree().context("The tree was not stored")?;
@@ -155,6 +184,8 @@ pub struct Commit {
     pub root: Directory,
     /// The commit it was made from.
     pub parent: Option<String>,
+    /// When it was made, in seconds since 1970.
+    pub timestamp: u64,
 }
 
 impl Commit {
@@ -168,6 +199,10 @@ impl Commit {
         ensure!(commit.n_children() == 8, "It is no commit object");
         let sum = |index| Checksum::from_slice(commit.child_value(index).data());
         let parent = commit.child_value(1);
+        let timestamp = commit
+            .child_value(5)
+            .get::<u64>()
+            .context("Its time is no number")?;
         Ok(Self {
             metadata: commit.child_value(0),
             root: Directory::stored(sum(6)?, sum(7)?),
@@ -175,6 +210,7 @@ impl Commit {
                 [] => None,
                 bytes => Some(Checksum::from_slice(bytes)?.to_string()),
             },
+            timestamp: u64::from_be(timestamp),
         })
     }
 
