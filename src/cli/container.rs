@@ -67,7 +67,14 @@ fn run_prepare(args: &PrepareArgs, out: &mut dyn Write, report: &dyn Report) -> 
     let path = resolve(&args.rootfs)?;
     refuse_a_host(&path)?;
     let root = open(&path)?;
-    let prepared = prepare::run(&root, &prepare::Options { path }, report)?;
+    let prepared = prepare::run(
+        &root,
+        &prepare::Options {
+            path,
+            scope: prepare::Scope::Image,
+        },
+        report,
+    )?;
     let initramfs = if prepared.initramfs_made {
         "was made"
     } else {

@@ -3,8 +3,11 @@
 //! Nothing here leaves the root, and nothing removes or replaces a mount point: a container build binds
 //! `/etc/resolv.conf`, `/etc/hosts` and the like over the image's own files.
 
+use crate::host::attributes;
 use anyhow::{Context, Result};
-use cap_std_ext::cap_std::fs::{Dir, FileType, Metadata, MetadataExt, PermissionsExt};
+use cap_std_ext::cap_std::fs::{
+    Dir, FileType, Metadata, MetadataExt, OpenOptions, OpenOptionsExt, PermissionsExt,
+};
 use cap_std_ext::dirext::CapStdExtDirExt;
 use fn_error_context::context;
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
@@ -139,6 +142,19 @@ pub(crate) fn set_mode(root: &Dir, path: &Path, mode: u32) -> Result<()> {
     )?)
 }
 
+/// Gives the file or directory `path` the owner, mode and attributes of `from`, in the order that keeps them all.
+fn copy_all_attributes(root: &Dir, from: &Path, path: &Path, model: &Metadata) -> Result<()> {
+    copy_attributes(root, path, model)?;
+    let (source, source_name) = open_parent(root, from)?;
+    let (parent, name) = open_parent(root, path)?;
+    for (attribute, value) in attributes::read(&source, &source_name)? {
+        if !attribute.starts_with(b"trusted.overlay.") {
+            attributes::write(&parent, &name, &attribute, &value)?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives the directory `path` the mode and owner of `model`.
 fn copy_attributes(root: &Dir, path: &Path, model: &Metadata) -> Result<()> {
     let (parent, name) = open_parent(root, path)?;
@@ -250,18 +266,41 @@ pub(crate) fn move_tree(root: &Dir, from: &Path, to: &Path) -> Result<()> {
         if is_dir(root, to)? {
             remove(root, to)?;
         }
-        root.rename(from, root, to)?;
-        return Ok(());
+        return match root.rename(from, root, to) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => copy_over(root, from, to, &metadata),
+            Err(error) => Err(error.into()),
+        };
     }
     if !is_dir(root, to)? {
         remove(root, to)?;
         root.create_dir(to)?;
     }
-    copy_attributes(root, to, &metadata)?;
+    copy_all_attributes(root, from, to, &metadata)?;
     for name in names(root, from)? {
         move_tree(root, &from.join(&name), &to.join(&name))?;
     }
     root.remove_dir(from)?;
+    Ok(())
+}
+
+/// Moves a file or link to another file system.
+fn copy_over(root: &Dir, from: &Path, to: &Path, metadata: &Metadata) -> Result<()> {
+    remove(root, to)?;
+    if metadata.is_symlink() {
+        root.symlink_contents(root.read_link_contents(from)?, to)?;
+        let (parent, name) = open_parent(root, to)?;
+        let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+        rustix::fs::chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    } else if metadata.is_file() {
+        let mut options = OpenOptions::new();
+        let mut file = root.open_with(to, options.write(true).create_new(true).mode(0o600))?;
+        std::io::copy(&mut root.open(from)?, &mut file)?;
+        copy_all_attributes(root, from, to, metadata)?;
+    } else {
+        anyhow::bail!("It is neither a file nor a link");
+    }
+    root.remove_file(from)?;
     Ok(())
 }
 

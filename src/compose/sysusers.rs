@@ -32,7 +32,7 @@ pub(crate) struct Group {
 }
 
 /// The accounts of an image, in the order of its files.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Accounts {
     pub(crate) users: Vec<User>,
     pub(crate) groups: Vec<Group>,
@@ -41,14 +41,17 @@ pub(crate) struct Accounts {
 impl Accounts {
     /// Reads `/etc/passwd` and `/etc/group`, or `/usr/etc` where an image has only that.
     pub(crate) fn load(root: &Dir) -> Result<Self> {
-        let read = |name: &str| -> Result<String> {
-            for folder in ["etc", "usr/etc"] {
-                if let Some(text) = rootfs::read_text(root, Path::new(folder).join(name))? {
-                    return Ok(text);
-                }
+        for folder in ["etc", "usr/etc"] {
+            if rootfs::is_file(root, Path::new(folder).join("passwd"))? {
+                return Self::of(&root.open_dir(folder)?);
             }
-            Ok(String::new())
-        };
+        }
+        Ok(Self::default())
+    }
+
+    /// Reads `passwd` and `group` of an `/etc`.
+    pub(crate) fn of(etc: &Dir) -> Result<Self> {
+        let read = |name: &str| rootfs::read_text(etc, name).map(Option::unwrap_or_default);
         Ok(Self {
             users: read("passwd")?.lines().filter_map(parse_user).collect(),
             groups: read("group")?.lines().filter_map(parse_group).collect(),

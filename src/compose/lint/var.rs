@@ -101,11 +101,10 @@ pub(super) const VAR_FILES: Rule = Rule {
         let factory = Path::new("usr/share/factory");
         rootfs::walk(check.root, &factory.join("var"), &mut |path, metadata| {
             let target = path.strip_prefix(factory)?;
-            if metadata.is_file()
-                && !target
-                    .ancestors()
-                    .any(|part| lines.get(part).is_some_and(|line| line.letter == 'C'))
-            {
+            let linked = lines.get(target).is_some_and(|line| line.letter == 'L');
+            let mut parents = target.ancestors();
+            let copied = parents.any(|part| lines.get(part).is_some_and(|line| line.letter == 'C'));
+            if metadata.is_file() && !linked && !copied {
                 forgotten.push(path.to_owned());
             }
             Ok(())

@@ -25,14 +25,16 @@ pub(super) fn declare(root: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Returns the users and groups other than root that own something below `/usr`.
+/// Returns the users and groups other than root that own something below `/usr` or `/etc`.
 fn owners(root: &Dir) -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
     let (mut users, mut groups) = (BTreeSet::new(), BTreeSet::new());
-    rootfs::walk(root, Path::new("usr"), &mut |_, metadata| {
-        users.insert(metadata.uid());
-        groups.insert(metadata.gid());
-        Ok(())
-    })?;
+    for folder in ["usr", "etc"] {
+        rootfs::walk(root, Path::new(folder), &mut |_, metadata| {
+            users.insert(metadata.uid());
+            groups.insert(metadata.gid());
+            Ok(())
+        })?;
+    }
     users.remove(&0);
     groups.remove(&0);
     Ok((users, groups))

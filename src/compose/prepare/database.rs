@@ -6,7 +6,8 @@
 use super::rootfs;
 use anyhow::Result;
 use cap_std_ext::cap_std::fs::Dir;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// Old place, new place, text of the link.
 const MOVED: &[(&str, &str, &str)] = &[
@@ -65,6 +66,24 @@ const DEBRIS: &[&str] = &[
 /// Tells whether the path below the root is one of the old places.
 pub(super) fn is_moved(path: &Path) -> bool {
     MOVED.iter().any(|(old, ..)| path == Path::new(old))
+}
+
+/// Returns the paths below `/etc` and `/var` that dpkg unpacked from packages.
+pub(super) fn shipped(root: &Dir) -> Result<BTreeSet<PathBuf>> {
+    let info = Path::new("usr/lib/sysimage/dpkg/info");
+    let mut shipped = BTreeSet::new();
+    for name in rootfs::names(root, info)? {
+        if Path::new(&name)
+            .extension()
+            .is_some_and(|extension| extension == "list")
+        {
+            let text = rootfs::read_text(root, info.join(&name))?.unwrap_or_default();
+            let below = text.lines().filter_map(|line| line.strip_prefix('/'));
+            let ours = below.filter(|path| path.starts_with("var/") || path.starts_with("etc/"));
+            shipped.extend(ours.map(PathBuf::from));
+        }
+    }
+    Ok(shipped)
 }
 
 /// Moves package state below `/usr` and links to it from its old place.

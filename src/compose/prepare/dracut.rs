@@ -1,6 +1,6 @@
 //! The initramfs: made by dracut with the ostree module, and made again only when what went into it changed.
 
-use super::rootfs;
+use super::{Options, Regenerate, Scope, rootfs};
 use crate::compose::initramfs;
 use crate::fault::{Fault, Kind};
 use crate::host::runner::Cmd;
@@ -36,8 +36,50 @@ const INDIFFERENT: &[&str] = &[
     "etc/gshadow",
 ];
 
+/// What goes into every initramfs; packages over an image that touch none of it leave the image's as it is.
+const INPUTS: &[&str] = &[
+    "usr/lib/dracut",
+    "usr/etc/dracut.conf",
+    "usr/etc/dracut.conf.d",
+    "usr/etc/cmdline.d",
+    "usr/etc/crypttab",
+    "usr/etc/ostree",
+    "usr/lib/ostree",
+];
+
+/// Makes the initramfs of `kernel` where it is missing or no longer what it was made from; tells whether it did.
+///
+/// When packages over an image merely ask for one and the image has no dracut, that is reported and the image's
+/// initramfs stays.
+pub(super) fn make(root: &Dir, options: &Options<'_>, kernel: &str, report: &dyn Report) -> Result<bool> {
+    let none = Regenerate::default();
+    let Scope::Layer(layer) = &options.scope else {
+        configure(root, &options.path)?;
+        return build(root, &options.path, kernel, &none, report);
+    };
+    let modules = Path::new("usr/lib/modules").join(kernel);
+    if let Some(regenerate) = layer.regenerate {
+        return build(root, &options.path, kernel, regenerate, report);
+    }
+    if layer.touches(&modules)? {
+        return build(root, &options.path, kernel, &none, report);
+    }
+    let mut wanted = layer.initramfs_wanted;
+    for path in INPUTS {
+        wanted |= layer.touches(path)?;
+    }
+    if wanted && require_dracut(root).is_err() {
+        report.warning("A package asks for a new initramfs, and the image has no dracut to make one.");
+        return Ok(false);
+    }
+    if wanted {
+        return build(root, &options.path, kernel, &none, report);
+    }
+    Ok(false)
+}
+
 /// Writes the settings that make a bootable initramfs, where the image has none of its own.
-pub(super) fn configure(root: &Dir, path: &Path) -> Result<()> {
+fn configure(root: &Dir, path: &Path) -> Result<()> {
     rootfs::write(
         root,
         "usr/lib/dracut/dracut.conf.d/10-apt-ostree.conf",
@@ -52,7 +94,7 @@ pub(super) fn configure(root: &Dir, path: &Path) -> Result<()> {
     }
     // Asking for composefs where libostree lacks it (Debian 12 and 13) stops the boot.
     let features = if rootfs::is_file(root, "usr/bin/ostree")? {
-        inside(path, "ostree").arg("--version").run_text()?
+        inside(path, None, "ostree").arg("--version").run_text()?
     } else {
         String::new()
     };
@@ -67,17 +109,20 @@ pub(super) fn configure(root: &Dir, path: &Path) -> Result<()> {
 
 /// Makes `/usr/lib/modules/K/initramfs.img` unless the one there was made from the same inputs.
 #[context("Making the initramfs of {kernel}")]
-pub(super) fn make(root: &Dir, path: &Path, kernel: &str, report: &dyn Report) -> Result<bool> {
+fn build(root: &Dir, path: &Path, kernel: &str, how: &Regenerate, report: &dyn Report) -> Result<bool> {
     let image = Path::new("usr/lib/modules").join(kernel).join("initramfs.img");
     let recorded = rootfs::read_text(root, RECORD)?;
-    if rootfs::is_file(root, &image)? && recorded.is_some() && recorded == record(root, kernel, &image).ok() {
+    if rootfs::is_file(root, &image)?
+        && recorded.is_some()
+        && recorded == record(root, kernel, &image, how).ok()
+    {
         return Ok(false);
     }
     require_dracut(root)?;
     report.step(&format!("Making the initramfs of {kernel} with dracut"));
     // The old one would be listed among the modules.
     rootfs::remove(root, &image)?;
-    inside(path, "dracut")
+    inside(path, how.etc.as_deref(), "dracut")
         .args([
             "--force",
             "--no-hostonly",
@@ -88,6 +133,7 @@ pub(super) fn make(root: &Dir, path: &Path, kernel: &str, report: &dyn Report) -
             "--kver",
             kernel,
         ])
+        .args(&how.arguments)
         .arg(Path::new("/").join(&image))
         // Containers may not set extended attributes.
         .env("DRACUT_NO_XATTR", "1")
@@ -107,7 +153,7 @@ pub(super) fn make(root: &Dir, path: &Path, kernel: &str, report: &dyn Report) -
         .into());
     }
     rootfs::set_mode(root, &image, 0o644)?;
-    rootfs::write(root, RECORD, &record(root, kernel, &image)?, 0o644)?;
+    rootfs::write(root, RECORD, &record(root, kernel, &image, how)?, 0o644)?;
     Ok(true)
 }
 
@@ -131,14 +177,18 @@ fn require_dracut(root: &Dir) -> Result<()> {
 }
 
 /// Returns a command that runs `program` of the root in that root.
-fn inside(path: &Path, program: &str) -> Cmd {
+///
+/// With `etc`, that is what the program sees as `/etc`; it cannot change it.
+pub(super) fn inside(path: &Path, etc: Option<&Path>, program: &str) -> Cmd {
     if path == Path::new("/") {
         return Cmd::new(program);
     }
-    Cmd::new("bwrap")
-        .arg("--bind")
-        .arg(path)
-        .arg("/")
+    let bwrap = Cmd::new("bwrap").arg("--bind").arg(path).arg("/");
+    let bwrap = match etc {
+        Some(etc) => bwrap.arg("--ro-bind").arg(etc).arg("/etc"),
+        None => bwrap,
+    };
+    bwrap
         .args([
             "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp",
         ])
@@ -152,7 +202,7 @@ fn inside(path: &Path, program: &str) -> Cmd {
 }
 
 /// Returns the record for an initramfs that stands at `image`: kernel and digest of everything it was made from.
-fn record(root: &Dir, kernel: &str, image: &Path) -> Result<String> {
+fn record(root: &Dir, kernel: &str, image: &Path, how: &Regenerate) -> Result<String> {
     let mut inputs = Inputs {
         root,
         hash: Sha256::new(),
@@ -172,6 +222,10 @@ fn record(root: &Dir, kernel: &str, image: &Path) -> Result<String> {
         inputs.file(Path::new(file))?;
     }
     inputs.names(Path::new("usr/lib/firmware"))?;
+    for argument in &how.arguments {
+        inputs.hash.update(argument);
+        inputs.hash.update(b"\0");
+    }
     // The image itself is the list of what dracut took; its own content counts too, so that damage is mended.
     inputs.file(image)?;
     let entries = initramfs::entries(&root.read(image)?)?;

@@ -1,26 +1,12 @@
-//! What makes one machine differ from another: taken out of the image, made on the first boot.
+//! What makes one machine differ from another and is no secret, and what package tools leave behind.
 
-use super::rootfs;
+use super::{Scope, rootfs};
+use crate::fault::{Fault, Kind};
 use anyhow::Result;
 use cap_std_ext::cap_std::fs::Dir;
 use std::path::Path;
 
-/// Files that every machine must have of its own.
-pub(crate) const SECRETS: &[&str] = &[
-    "etc/ssl/private/ssl-cert-snakeoil.key",
-    "etc/ssl/certs/ssl-cert-snakeoil.pem",
-    "etc/nvme/hostid",
-    "etc/nvme/hostnqn",
-    "etc/iscsi/initiatorname.iscsi",
-    "var/lib/dbus/machine-id",
-    "var/lib/systemd/random-seed",
-    "var/lib/systemd/credential.secret",
-    "var/lib/NetworkManager/secret_key",
-    "var/cache/debconf/passwords.dat",
-    "var/cache/debconf/passwords.dat-old",
-];
-
-/// Locks and copies that account and package tools leave in `/etc`.
+/// Locks and copies that tools leave behind.
 const DEBRIS: &[&str] = &[
     "etc/.pwd.lock",
     "etc/passwd-",
@@ -29,7 +15,12 @@ const DEBRIS: &[&str] = &[
     "etc/gshadow-",
     "etc/subuid-",
     "etc/subgid-",
+    "etc/.java/.systemPrefs/.system.lock",
+    "usr/share/info/dir.old",
 ];
+
+/// Catalogs that XML tools keep a copy of.
+const XML: &str = "etc/xml";
 
 /// Name endings of what dpkg and ucf leave beside a configuration file.
 pub(crate) const PACKAGE_DEBRIS: &[&str] = &[
@@ -45,108 +36,40 @@ pub(crate) const PACKAGE_DEBRIS: &[&str] = &[
     ".ucf-tmp",
 ];
 
-const SSH_UNIT: &str = "\
-[Unit]
-Description=Make the missing SSH host keys of this machine
-# Debian's own service does it where it takes this for the first boot; the condition is looked at afterwards.
-After=sshd-keygen.service
-ConditionPathExistsGlob=!/etc/ssh/ssh_host_*_key
+/// Left behind by dpkg itself where it did not come to an end.
+const UNFINISHED: &str = ".dpkg-new";
 
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/ssh-keygen -A
-";
-
-const SSH_DROP_IN: &str = "\
-[Unit]
-Wants=apt-ostree-ssh-keys.service
-After=apt-ostree-ssh-keys.service
-";
-
-const SNAKEOIL_UNIT: &str = "\
-[Unit]
-Description=Make the self-signed certificate of this machine
-ConditionPathExists=!/etc/ssl/private/ssl-cert-snakeoil.key
-DefaultDependencies=no
-After=local-fs.target systemd-sysusers.service systemd-tmpfiles-setup.service
-Before=basic.target shutdown.target
-Conflicts=shutdown.target
-
-[Service]
-Type=oneshot
-ExecStart=/usr/sbin/make-ssl-cert generate-default-snakeoil
-";
-
-/// Tells whether a file of `/etc/ssh` is a host key.
-pub(crate) fn is_host_key(name: &str) -> bool {
-    name.starts_with("ssh_host_") && (name.ends_with("_key") || name.ends_with("_key.pub"))
-}
-
-/// Removes machine identity, secrets and leftovers, and ships units that make anew what a machine needs.
-pub(super) fn strip(root: &Dir) -> Result<()> {
+/// Removes machine identity and leftovers.
+///
+/// Fails when dpkg did not finish over an image: what it left would be taken for the configuration.
+pub(super) fn strip(root: &Dir, scope: &Scope<'_>) -> Result<()> {
     // Literally this word, so that systemd takes the first boot for one; an empty file would not do.
     rootfs::write(root, "etc/machine-id", "uninitialized\n", 0o644)?;
-    for name in rootfs::names(root, "etc/ssh")? {
-        if is_host_key(&name.to_string_lossy()) {
-            rootfs::remove(root, Path::new("etc/ssh").join(name))?;
-        }
-    }
-    for path in SECRETS.iter().chain(DEBRIS).chain(&["etc/hostname"]) {
+    for path in DEBRIS.iter().chain(&["etc/hostname"]) {
         rootfs::remove(root, path)?;
     }
-    remove_dangling_certificates(root)?;
     let mut debris = Vec::new();
     rootfs::walk(root, Path::new("etc"), &mut |path, metadata| {
         let name = path.to_string_lossy();
-        if metadata.is_file() && PACKAGE_DEBRIS.iter().any(|ending| name.ends_with(ending)) {
+        let copied = path.parent() == Some(Path::new(XML)) && name.ends_with(".old");
+        if metadata.is_file() && (copied || PACKAGE_DEBRIS.iter().any(|ending| name.ends_with(ending))) {
             debris.push(path.to_owned());
         }
         Ok(())
     })?;
     for path in debris {
+        if matches!(scope, Scope::Layer(_)) && path.to_string_lossy().ends_with(UNFINISHED) {
+            return Err(Fault::new(
+                Kind::Invalid,
+                format!(
+                    "dpkg left /{} behind: a package was not installed to its end",
+                    path.display()
+                ),
+            )
+            .hint("the output of the package's scripts above tells why")
+            .into());
+        }
         rootfs::remove(root, path)?;
-    }
-    ship_units(root)
-}
-
-/// Removes the hash link of the certificate that [`SECRETS`] names.
-fn remove_dangling_certificates(root: &Dir) -> Result<()> {
-    let folder = Path::new("etc/ssl/certs");
-    for name in rootfs::names(root, folder)? {
-        let path = folder.join(name);
-        if rootfs::link_target(root, &path)?.is_some_and(|target| target.ends_with("ssl-cert-snakeoil.pem")) {
-            rootfs::remove(root, &path)?;
-        }
-    }
-    Ok(())
-}
-
-fn ship_units(root: &Dir) -> Result<()> {
-    let units = Path::new("usr/lib/systemd/system");
-    let ssh = units.join("apt-ostree-ssh-keys.service");
-    let services = ["ssh.service", "ssh@.service", "sshd@.service"];
-    let has_ssh = rootfs::is_file(root, "usr/sbin/sshd")?;
-    if has_ssh {
-        rootfs::write(root, &ssh, SSH_UNIT, 0o644)?;
-    } else {
-        rootfs::remove(root, &ssh)?;
-    }
-    for service in services {
-        let drop_in = units.join(format!("{service}.d/10-apt-ostree-keys.conf"));
-        if has_ssh {
-            rootfs::write(root, &drop_in, SSH_DROP_IN, 0o644)?;
-        } else if rootfs::remove(root, &drop_in)? {
-            rootfs::remove(root, units.join(format!("{service}.d")))?;
-        }
-    }
-    let snakeoil = units.join("apt-ostree-snakeoil.service");
-    let wanted = units.join("basic.target.wants/apt-ostree-snakeoil.service");
-    if rootfs::is_file(root, "usr/sbin/make-ssl-cert")? {
-        rootfs::write(root, &snakeoil, SNAKEOIL_UNIT, 0o644)?;
-        rootfs::link(root, &wanted, "../apt-ostree-snakeoil.service")?;
-    } else {
-        rootfs::remove(root, &wanted)?;
-        rootfs::remove(root, &snakeoil)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The one kernel: found in `/boot` or beside its modules, put beside its modules.
 
-use super::rootfs;
+use super::{Scope, rootfs};
 use crate::fault::{Fault, Kind};
 use crate::report::Report;
 use anyhow::Result;
@@ -16,7 +16,7 @@ const LINKS: &[&str] = &["vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old
 ///
 /// Fails with a fault that names the kernels when there is not exactly one.
 #[context("Placing the kernel")]
-pub(super) fn place(root: &Dir, report: &dyn Report) -> Result<String> {
+pub(super) fn place(root: &Dir, scope: &Scope<'_>, report: &dyn Report) -> Result<String> {
     remove_leftovers(root)?;
     let kernels = find(root)?;
     let kernel = match kernels.as_slice() {
@@ -38,10 +38,7 @@ pub(super) fn place(root: &Dir, report: &dyn Report) -> Result<String> {
                     several.join(", ")
                 ),
             )
-            .hint(format!(
-                "run apt-get purge linux-image-{} in the image",
-                several[0]
-            ))
+            .hint(remedy(scope, several)?)
             .into());
         }
     };
@@ -68,6 +65,27 @@ pub(super) fn place(root: &Dir, report: &dyn Report) -> Result<String> {
     }
     empty_boot(root, report)?;
     Ok(kernel)
+}
+
+/// Returns how to get down to one kernel.
+fn remedy(scope: &Scope<'_>, kernels: &[String]) -> Result<String> {
+    let Scope::Layer(layer) = scope else {
+        return Ok(format!(
+            "run apt-get purge linux-image-{} in the image",
+            kernels[0]
+        ));
+    };
+    let base = find(layer.base)?;
+    let added = kernels.iter().find(|kernel| !base.contains(kernel));
+    let removed = kernels.iter().find(|kernel| base.contains(kernel));
+    Ok(format!(
+        "`apt-ostree override remove linux-image-{}` takes out the image's own, `apt-ostree uninstall {}` the other",
+        removed.unwrap_or(&kernels[0]),
+        match layer.kernel_package {
+            Some(package) => package.to_owned(),
+            None => format!("linux-image-{}", added.unwrap_or(&kernels[0])),
+        },
+    ))
 }
 
 /// Returns the releases of all kernels, sorted.

@@ -1,11 +1,12 @@
 //! The top level of the root: links into `/var`, mount points, and what must exist for a derived build.
 
-use super::rootfs;
+use super::{Scope, rootfs};
 use crate::compose::tmpfiles;
 use crate::fault::{Fault, Kind};
 use crate::report::Report;
 use anyhow::Result;
 use cap_std_ext::cap_std::fs::Dir;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Top-level links: name, target, mode of the target directory.
@@ -59,6 +60,25 @@ pub(super) fn place(root: &Dir, report: &dyn Report) -> Result<()> {
     move_opt_payload(root)
 }
 
+/// Tells of what packages added at the top of the root: it stays, and a host cannot change it there.
+pub(super) fn tell_additions(root: &Dir, base: &Dir, report: &dyn Report) -> Result<()> {
+    let known = LINKS.iter().map(|(name, ..)| *name);
+    let known: Vec<&str> = known
+        .chain(DIRECTORIES.iter().map(|(name, _)| *name))
+        .chain(["etc", "ostree"])
+        .collect();
+    for name in rootfs::names(root, "")? {
+        let is_known = known.iter().any(|known| name == **known);
+        if !is_known && rootfs::look(base, &name)?.is_none() {
+            report.warning(&format!(
+                "/{} is new at the top of the root: it is kept, and read-only on the host.",
+                name.to_string_lossy()
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn replace_by_link(root: &Dir, name: &str, target: &str, mode: u32, report: &dyn Report) -> Result<()> {
     if rootfs::is_mount_point(root, name)? {
         report.warning(&format!(
@@ -97,10 +117,16 @@ fn move_opt_payload(root: &Dir) -> Result<()> {
 }
 
 /// Makes the links in `/etc` that tmpfiles.d would make at boot, so that no host differs from its image by them.
-pub(super) fn link_etc(root: &Dir) -> Result<()> {
+///
+/// Those that an image below could have had and has not stay away.
+pub(super) fn link_etc(root: &Dir, scope: &Scope<'_>) -> Result<()> {
+    let known = match scope {
+        Scope::Image => BTreeMap::new(),
+        Scope::Layer(layer) => tmpfiles::load(layer.base, false)?,
+    };
     for line in tmpfiles::load(root, false)?.into_values() {
         let in_etc = line.path.starts_with("etc") && line.letter == 'L' && !line.argument.is_empty();
-        if in_etc && rootfs::look(root, &line.path)?.is_none() {
+        if in_etc && !known.contains_key(&line.path) && rootfs::look(root, &line.path)?.is_none() {
             rootfs::link(root, &line.path, &line.argument)?;
         }
     }

@@ -1,9 +1,14 @@
 //! `/var`: directories and links stay in the image and are declared in tmpfiles.d, files move to the factory.
 //!
 //! A host's `/var` starts empty and never follows the image. What stays in the image's own `/var` is only what
-//! builds that start from it need, and every bit of it is made on a host by the generated lines.
+//! builds that start from it need, and every bit of it is made on a host by the generated lines:
+//!
+//! - a file is copied from the factory where the host has none;
+//! - what packages generate for others to read ([`LINKED`]) is a link into the factory, so that it follows the image;
+//! - the data of a service, for example a database, is copied as one and only where the host has nothing of it
+//!   ([`super::seed`]).
 
-use super::{database, identity, rootfs};
+use super::{database, identity, rootfs, secrets, seed};
 use crate::compose::sysusers::Accounts;
 use crate::compose::tmpfiles::{self, GENERATED, Line};
 use crate::fault::{Fault, Kind};
@@ -26,6 +31,28 @@ const EPHEMERAL: &[&str] = &[
     "var/cache",
     "var/lib/apt/lists",
     "var/lib/systemd/catalog",
+];
+
+/// Directories in which packages only generate what programs read; a copy would stay as it was when it was first made.
+const LINKED: &[(&str, &str)] = &[
+    (
+        "var/lib/aspell",
+        "dictionaries made for this machine's byte order",
+    ),
+    ("var/lib/dictionaries-common", "the list of dictionaries"),
+    ("var/lib/dkms", "which modules were built for which kernel"),
+    ("var/lib/emacsen-common", "which packages were compiled for Emacs"),
+    ("var/lib/ghostscript", "the fonts that Ghostscript finds"),
+    (
+        "var/lib/ispell",
+        "dictionaries made for this machine's byte order",
+    ),
+    ("var/lib/python", "which packages were compiled for Python"),
+    ("var/lib/sgml-base", "the catalog of SGML"),
+    ("var/lib/tex-common", "the list of formats"),
+    ("var/lib/texmf", "formats, font maps and the index of TeX"),
+    ("var/lib/xfonts", "the lists of fonts of X11"),
+    ("var/lib/xml-core", "the catalog of XML"),
 ];
 
 /// Files that keep package configuration in a directory that is otherwise a cache.
@@ -54,8 +81,9 @@ pub(super) fn empty(root: &Dir, report: &dyn Report) -> Result<()> {
         root,
         accounts: Accounts::load(root)?,
         declared: tmpfiles::load(root, false)?,
-        shipped: shipped_files(root)?,
+        shipped: database::shipped(root)?,
         lines: BTreeMap::new(),
+        seeds: BTreeSet::new(),
     };
     rootfs::walk(root, Path::new("var"), &mut |path, metadata| {
         plan.take(path, metadata, report)
@@ -75,23 +103,6 @@ pub(super) fn empty(root: &Dir, report: &dyn Report) -> Result<()> {
     Ok(())
 }
 
-/// Returns the paths below `/var` that dpkg unpacked from packages.
-fn shipped_files(root: &Dir) -> Result<BTreeSet<PathBuf>> {
-    let info = Path::new("usr/lib/sysimage/dpkg/info");
-    let mut shipped = BTreeSet::new();
-    for name in rootfs::names(root, info)? {
-        if Path::new(&name)
-            .extension()
-            .is_some_and(|extension| extension == "list")
-        {
-            let text = rootfs::read_text(root, info.join(&name))?.unwrap_or_default();
-            let below = text.lines().filter_map(|line| line.strip_prefix('/'));
-            shipped.extend(below.filter(|path| path.starts_with("var/")).map(PathBuf::from));
-        }
-    }
-    Ok(shipped)
-}
-
 struct Plan<'a> {
     root: &'a Dir,
     accounts: Accounts,
@@ -100,6 +111,8 @@ struct Plan<'a> {
     shipped: BTreeSet<PathBuf>,
     /// Lines to write, by path, so that parents come first.
     lines: BTreeMap<PathBuf, String>,
+    /// Directories of the factory that are copied as one.
+    seeds: BTreeSet<PathBuf>,
 }
 
 impl Plan<'_> {
@@ -107,21 +120,54 @@ impl Plan<'_> {
     fn take(&mut self, path: &Path, metadata: &Metadata, report: &dyn Report) -> Result<()> {
         let field = field(path)?;
         if metadata.is_dir() {
+            if self.is_seed(Path::new(""), path, metadata)? {
+                return self.take_seed(path, report);
+            }
             self.declare_dir(path, &field, metadata);
         } else if metadata.is_symlink() {
             self.declare_link(path, &field)?;
         } else if !metadata.is_file() {
-            report.warning(&format!(
-                "/{} was removed: it is no file, directory or link.",
-                path.display()
-            ));
+            warn_of_special(path, report);
             rootfs::remove(self.root, path)?;
         } else if self.is_discarded(path) || self.is_made_by_package(path, metadata)? {
             rootfs::remove(self.root, path)?;
         } else {
             self.move_to_factory(path)?;
+            if is_linked(path) {
+                rootfs::link(self.root, path, &link_to_factory(path))?;
+                self.declare_link(path, &field)?;
+            }
         }
         Ok(())
+    }
+
+    /// Moves the data of a service, which `path` holds, to the factory as it is.
+    fn take_seed(&mut self, path: &Path, report: &dyn Report) -> Result<()> {
+        let mut dropped = Vec::new();
+        rootfs::walk(self.root, path, &mut |inside, metadata| {
+            let kept = metadata.is_dir() || metadata.is_symlink() || metadata.is_file();
+            if !kept || metadata.is_file() && self.is_discarded(inside) {
+                dropped.push(inside.to_owned());
+            }
+            if !kept {
+                warn_of_special(inside, report);
+            }
+            Ok(())
+        })?;
+        for inside in dropped {
+            rootfs::remove(self.root, inside)?;
+        }
+        let target = Path::new(FACTORY).join(path);
+        if seed::is_same(self.root, path, &target)? {
+            rootfs::remove(self.root, path)?;
+            return Ok(());
+        }
+        if let Some(parent) = path.parent() {
+            rootfs::mirror_dirs(self.root, Path::new(""), Path::new(FACTORY), parent)?;
+        }
+        // Merged with an older state, the data of a service would be damaged.
+        rootfs::remove(self.root, &target)?;
+        rootfs::move_tree(self.root, path, &target)
     }
 
     fn declare_dir(&mut self, path: &Path, field: &str, metadata: &Metadata) {
@@ -138,8 +184,9 @@ impl Plan<'_> {
         }
         let target = rootfs::link_target(self.root, path)?.unwrap_or_default();
         let target = target.to_string_lossy().replace('%', "%%");
-        // Package state on a host must be the image's, even where a directory of that name is left from before.
-        let kind = if database::is_moved(path) { "L+" } else { "L" };
+        // What is the image's must be so even where something of that name is left from before.
+        let follows = database::is_moved(path) || is_linked(path);
+        let kind = if follows { "L+" } else { "L" };
         self.lines
             .insert(path.to_owned(), format!("{kind} {field} - - - - {target}"));
         Ok(())
@@ -149,12 +196,31 @@ impl Plan<'_> {
     fn declare_factory(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
         let copied_by_package =
             |ancestor: &Path| self.declared.get(ancestor).is_some_and(|line| line.letter == 'C');
-        if self.lines.contains_key(path) || path.ancestors().any(copied_by_package) {
+        let in_seed = |ancestor: &Path| self.seeds.contains(ancestor);
+        if path.ancestors().any(copied_by_package) || path.ancestors().any(in_seed) {
+            return Ok(());
+        }
+        if metadata.is_dir() && self.is_seed(Path::new(FACTORY), path, metadata)? {
+            let field = field(path)?;
+            let owner = seed::owner(self.root, &Path::new(FACTORY).join(path), metadata)?;
+            let line = match owner {
+                Some(metadata) => format!("C {field} {}", self.mode_and_owner(&metadata)),
+                None => format!("C {field} {:04o} - - -", metadata.mode() & 0o7777),
+            };
+            self.lines.insert(path.to_owned(), line);
+            self.seeds.insert(path.to_owned());
+            return Ok(());
+        }
+        if self.lines.contains_key(path) {
             return Ok(());
         }
         let field = field(path)?;
         if metadata.is_dir() {
             self.declare_dir(path, &field, metadata);
+        } else if is_linked(path) {
+            let target = link_to_factory(path).replace('%', "%%");
+            self.lines
+                .insert(path.to_owned(), format!("L+ {field} - - - - {target}"));
         } else if metadata.is_symlink() {
             self.lines.insert(path.to_owned(), format!("L {field}"));
         } else {
@@ -167,10 +233,22 @@ impl Plan<'_> {
         Ok(())
     }
 
+    /// Tells whether `path`, which stands below `place`, holds the data of a service.
+    fn is_seed(&self, place: &Path, path: &Path, metadata: &Metadata) -> Result<bool> {
+        if metadata.uid() == 0
+            || is_linked(path)
+            || self.declared.get(path).is_some_and(|line| line.letter == 'C')
+        {
+            return Ok(false);
+        }
+        let is_made = |path: &Path| !self.shipped.contains(path) && !self.is_discarded(path);
+        seed::holds_data(self.root, place, path, &is_made)
+    }
+
     fn is_discarded(&self, path: &Path) -> bool {
         let below = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
         let is = |list: &[&str]| list.iter().any(|entry| path == Path::new(entry));
-        if is(identity::SECRETS) {
+        if secrets::is_secret(path) {
             return true;
         }
         if self.shipped.contains(path) || is(KEPT) {
@@ -211,21 +289,12 @@ impl Plan<'_> {
         if let Some(parent) = path.parent() {
             rootfs::mirror_dirs(self.root, Path::new(""), Path::new(FACTORY), parent)?;
         }
-        if rootfs::is_file(self.root, &target)? && self.is_same_file(path, &target)? {
+        if seed::is_same(self.root, path, &target)? {
             // apt in a derived build restored it; renaming would only make the layer larger.
             rootfs::remove(self.root, path)?;
             return Ok(());
         }
         rootfs::move_tree(self.root, path, &target)
-    }
-
-    fn is_same_file(&self, one: &Path, other: &Path) -> Result<bool> {
-        let (a, b) = (
-            self.root.symlink_metadata(one)?,
-            self.root.symlink_metadata(other)?,
-        );
-        let same_look = (a.len(), a.mode(), a.uid(), a.gid()) == (b.len(), b.mode(), b.uid(), b.gid());
-        Ok(same_look && self.root.read(one)? == self.root.read(other)?)
     }
 
     /// Returns mode, user, group and age as fields; names rather than numbers, because a host may have the
@@ -242,6 +311,23 @@ impl Plan<'_> {
             .map_or_else(|| gid.to_string(), str::to_owned);
         format!("{:04o} {user} {group} -", metadata.mode() & 0o7777)
     }
+}
+
+fn is_linked(path: &Path) -> bool {
+    LINKED.iter().any(|(folder, _)| path.starts_with(folder))
+}
+
+/// Returns the text of the link from `path`, which starts with `var`, to its file in the factory.
+fn link_to_factory(path: &Path) -> String {
+    let up = "../".repeat(path.components().count() - 1);
+    format!("{up}{FACTORY}/{}", path.to_string_lossy())
+}
+
+fn warn_of_special(path: &Path, report: &dyn Report) {
+    report.warning(&format!(
+        "/{} was removed: it is no file, directory or link.",
+        path.display()
+    ));
 }
 
 fn field(path: &Path) -> Result<String> {
