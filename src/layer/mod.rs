@@ -5,9 +5,15 @@
 //! written through a hard link of the repository, nothing of a package runs outside the sandbox, and until the
 //! commit is written there is only scratch that the next run removes.
 
+pub mod commit;
+mod dkms;
+pub mod ids;
 pub mod intent;
+mod owners;
 pub mod packages;
 pub mod places;
 pub mod plan;
 pub mod record;
 pub mod stage;
+pub mod translate;
+mod upper;

@@ -1,0 +1,60 @@
+//! From a finished stage to the derived commit.
+
+use super::record::{KEY_BASE, KEY_RECORD, Record};
+use super::stage::Stage;
+use super::upper;
+use crate::host::folder;
+use crate::image::commit::{self, Commit};
+use crate::image::object::ObjectStore;
+use anyhow::{Context, Result};
+use fn_error_context::context;
+use ostree_ext::{gio, ostree};
+use rustix::fs::Mode;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Where new objects wait, in the stage's scratch folder.
+const OBJECTS: &str = "objects";
+
+/// Writes the stage's changes over its base as a commit and returns the commit's name.
+///
+/// The commit tells of the image what the base tells, names the base and carries `record`. No ref names it: whoever
+/// deploys it does. When this fails, nothing of it is in the repository but objects that the next collection removes.
+#[context("Writing the derived commit")]
+pub fn commit(repo: &ostree::Repo, base: &str, stage: &Stage, record: &Record) -> Result<String> {
+    let store = ObjectStore::open(repo, staging(repo, stage.scratch())?)?;
+    let below = Commit::load(repo, base)?;
+    let mut root = below.root.clone();
+    root.apply(upper::read(stage.upper(), &store)?, true, &store)?;
+    root.store(&store)?;
+    let transaction = repo.auto_transaction(gio::Cancellable::NONE)?;
+    store.publish(!repo.is_disable_fsync())?;
+    let added = BTreeMap::from([
+        (KEY_BASE, base.to_owned()),
+        (KEY_RECORD, serde_json::to_string(record)?),
+    ]);
+    let name = commit::write_derived(repo, &below, base, added, &root)?;
+    transaction
+        .commit(gio::Cancellable::NONE)
+        .context("Committing the transaction")?;
+    Ok(name)
+}
+
+/// Makes the folder for new objects, by the repository's own handle: objects are renamed from there, which works on
+/// one and the same mount only.
+fn staging(repo: &ostree::Repo, scratch: &Path) -> Result<OwnedFd> {
+    let stage = scratch
+        .parent()
+        .and_then(Path::file_name)
+        .context("The stage's folder has no name")?;
+    let inside = Path::new("tmp").join(stage).join(
+        scratch
+            .file_name()
+            .context("The stage's scratch folder has no name")?,
+    );
+    let scratch = folder::open(repo.dfd_borrow(), inside.as_path())?;
+    rustix::fs::mkdirat(&scratch, OBJECTS, Mode::from_raw_mode(0o700))
+        .context("Making the folder for new objects")?;
+    folder::open(&scratch, OBJECTS)
+}
