@@ -1,28 +1,31 @@
 //! What stays when deployments go: keep-alive refs, and the cleaning after each success.
 //!
-//! `ostree/container/baseimage/apt-ostree/<n>` names the commit of each deployment. libostree's own refs do not
-//! cover a staged deployment, and an image ref moves on with the next pull; these refs keep a garbage collection,
-//! ours or bootc's, from taking what a deployment needs.
+//! `ostree/container/baseimage/apt-ostree/<n>` names the commit of each deployment, and of a deployment with packages
+//! on top the image's commit as well. libostree's own refs do not cover a staged deployment, an image ref moves on with
+//! the next pull, and nothing else names a base; these refs keep a garbage collection, ours or bootc's, from taking
+//! what a deployment needs.
 
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::WriteLock;
 use crate::image::gc::{self, Collected};
+use crate::layer::record;
 use anyhow::{Context, Result};
 use fn_error_context::context;
 use ostree_ext::gio;
 
 const PREFIX: &str = "ostree/container/baseimage/apt-ostree";
 
-/// Makes the keep-alive refs name exactly the commits of the current deployments, adding before it removes.
+/// Makes the keep-alive refs name exactly the commits of the current deployments and what those were derived from,
+/// adding before it removes.
 #[context("Writing the refs that keep deployments alive")]
 pub fn protect(lock: &WriteLock<'_>) -> Result<()> {
     let repo = lock.host().repo();
-    let mut commits: Vec<String> = lock
-        .host()
-        .deployments()
-        .iter()
-        .map(|deployment| deployment.csum().to_string())
-        .collect();
+    let mut commits = Vec::new();
+    for deployment in lock.host().deployments() {
+        let commit = deployment.csum().to_string();
+        commits.push(record::base_of(&repo, &commit)?);
+        commits.push(commit);
+    }
     commits.sort();
     commits.dedup();
     let known = repo.list_refs_ext(

@@ -14,6 +14,7 @@ mod import_podman;
 mod import_resume;
 mod import_tree;
 mod initramfs_etc;
+mod layer_tree;
 mod layering;
 mod lint;
 mod policy;

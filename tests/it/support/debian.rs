@@ -66,6 +66,11 @@ impl Debian {
         Stage::open(&self.repo(), &self.commit).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
+    /// Runs `ostree --repo=... ARGS` and returns its output.
+    pub fn ostree(&self, args: &[&str]) -> String {
+        repo::ostree(&self.repo_path(), args)
+    }
+
     /// Fails the test unless the repository is sound.
     pub fn assert_sound(&self) {
         repo::assert_sound(&self.repo_path());

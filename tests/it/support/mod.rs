@@ -22,6 +22,7 @@ pub mod home;
 pub mod image;
 pub mod keys;
 pub mod layer;
+pub mod layered;
 pub mod machine;
 pub mod package;
 pub mod registry;
