@@ -103,6 +103,12 @@ pub fn has_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
+/// Returns whether this machine has a user of this name in `/etc/passwd`.
+pub fn has_user(name: &str) -> bool {
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    accounts.lines().any(|line| line.split(':').next() == Some(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

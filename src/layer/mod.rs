@@ -5,8 +5,13 @@
 //! written through a hard link of the repository, nothing of a package runs outside the sandbox, and until the
 //! commit is written there is only scratch that the next run removes.
 
+mod acquire;
+mod apt_conf;
+pub mod archive;
+pub mod base;
 pub mod commit;
 mod dkms;
+pub mod etc;
 pub mod ids;
 pub mod intent;
 mod owners;
@@ -14,6 +19,8 @@ pub mod packages;
 pub mod places;
 pub mod plan;
 pub mod record;
+pub mod refresh;
+mod sources;
 pub mod stage;
 pub mod translate;
 mod upper;

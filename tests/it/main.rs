@@ -1,5 +1,6 @@
 //! Integration tests; one binary, one file a subject.
 
+mod archive_refresh;
 mod archive_support;
 mod cli_source;
 mod credentials;

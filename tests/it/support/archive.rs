@@ -90,6 +90,14 @@ impl Archive {
         write(self.path(&format!("dists/{suite}/Release")), text);
     }
 
+    /// Signs everything with another key from now on, which no source names.
+    pub fn change_key(&mut self, key: Key) {
+        self.key = key;
+        for (suite, _) in &self.suites {
+            self.sign(suite, "");
+        }
+    }
+
     fn release(&self, suite: &str, fields: &str) -> String {
         let components: Vec<&str> = self
             .suites

@@ -1,6 +1,7 @@
 //! What the integration tests share: real registries, made images, temporary repositories and sysroots.
 //!
-//! - [`package`], [`archive`], [`web`]: Debian packages, a signed apt repository, and the server for it;
+//! - [`package`], [`archive`], [`web`], [`base`]: Debian packages, a signed apt repository, the server for it, and
+//!   the least tree that apt can solve against;
 //! - [`debian`]: a copy of the real bootable Debian image in a sysroot, and a place to layer on it;
 //! - [`home`]: a home directory of its own, so that no test sees the machine's policy, credentials or mirrors;
 //! - [`layer`], [`image`]: OCI images written without podman, whole and damaged ones;
@@ -17,6 +18,7 @@
 )]
 
 pub mod archive;
+pub mod base;
 pub mod debian;
 pub mod home;
 pub mod image;
