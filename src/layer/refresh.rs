@@ -49,7 +49,7 @@ impl Archive {
             .iter()
             .any(|failure| failure.trouble == Trouble::Signature);
         if !output.status.success() || refused {
-            return Err(self.explain(&failures, &acquire::errors(&log)).into());
+            return Err(self.blame(&failures, &acquire::errors(&log)).into());
         }
         write_if_other(&self.stamp(), self.identity.as_bytes(), 0o644)?;
         std::fs::File::open(self.stamp())?.set_modified(SystemTime::now())?;
@@ -75,7 +75,7 @@ impl Archive {
     }
 
     /// Names each repository that failed, with the worst of its troubles.
-    fn explain(&self, failures: &[Failure], errors: &str) -> Fault {
+    fn blame(&self, failures: &[Failure], errors: &str) -> Fault {
         let mut troubles: BTreeMap<String, (Trouble, String)> = BTreeMap::new();
         for (repository, failures) in self.by_repository(failures) {
             let missing = |end: &str| {

@@ -15,7 +15,10 @@ fn tool() -> Package {
 
 /// Refreshes and returns the fault it must end with.
 fn refused(base: &Base) -> Fault {
-    let error = base.open().refresh(Refresh::Always, &Silent).unwrap_err();
+    let error = base
+        .open()
+        .refresh(Refresh::Always, &Silent)
+        .expect_err("a refusal");
     Fault::find(&error)
         .unwrap_or_else(|| panic!("no fault: {error:#}"))
         .clone()

@@ -1,6 +1,7 @@
 //! Integration tests; one binary, one file a subject.
 
 mod archive_refresh;
+mod archive_solve;
 mod archive_support;
 mod cli_source;
 mod credentials;
