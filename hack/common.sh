@@ -39,3 +39,19 @@ phase() {
     echo "== $name: $((SECONDS - start)) s$( ((status == 0)) || echo ", FAILED ($status)")"
     return "$status"
 }
+
+debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# debian_sources RELEASE: prints this machine's Debian sources in one-line form for another release.
+debian_sources() {
+    local found
+    found=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+        sort -u | while read -r uri suite component; do
+        suite=$(sed -E "s/^[a-z]+(-updates|-security|)$/$1\1/; t; d" <<<"$suite")
+        if [[ -n $suite && $component == main && $uri == *debian* ]]; then
+            echo "deb [signed-by=$debian_keyring] ${uri%/} $suite main"
+        fi
+    done | sort -u)
+    [[ -n $found ]] || die "apt knows no Debian source here; run apt-get update first"
+    echo "$found"
+}
