@@ -4,6 +4,7 @@
 //! standard output, everything else to standard error. Exit status: 0 done, 1 error, 2 usage, 77 unchanged where
 //! an option asks for it.
 
+mod apply_live;
 mod cleanup;
 mod completion;
 pub mod container;
@@ -90,6 +91,7 @@ enum Verb {
     /// Let a pinned deployment be removed again
     Unpin(pin::Arguments),
     FinalizeDeployment(finalize::Arguments),
+    ApplyLive(apply_live::Arguments),
     Usroverlay(usroverlay::Arguments),
     /// Images in the repository: pull, list, history, inspect, remove, prune
     #[command(subcommand)]
@@ -196,6 +198,7 @@ impl Verb {
             Self::Pin(_) => Some("pin"),
             Self::Unpin(_) => Some("unpin"),
             Self::FinalizeDeployment(_) => Some("finalize-deployment"),
+            Self::ApplyLive(_) => Some("apply-live"),
             Self::Image(command) => command.writes(),
             Self::Provision(_) => Some("provision"),
             Self::Status(_)
@@ -279,6 +282,7 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Unpin(arguments) => pin::run(arguments, false, &mut context),
         Verb::FinalizeDeployment(arguments) => finalize::run(arguments, &mut context),
         Verb::Usroverlay(arguments) => usroverlay::run(arguments, &mut context),
+        Verb::ApplyLive(arguments) => apply_live::run(arguments, &mut context),
         Verb::Image(command) => image::run(command, &mut context),
         Verb::Db(command) => db::run(command, &mut context),
         Verb::Provision(command) => provision::run(command, context.out, context.report),

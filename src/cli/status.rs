@@ -219,6 +219,18 @@ fn print_deployment(
     if let (true, Some(base)) = (shown.verbose, &deployment.layers.base_checksum) {
         line("BaseCommit", base)?;
     }
+    if let Some(commit) = &deployment.live_inprogress {
+        line("InterruptedLiveCommit", &style.red(commit))?;
+    }
+    if let Some(commit) = &deployment.live_replaced {
+        line("LiveCommit", commit)?;
+    }
+    if let Some([upgraded, downgraded, removed, added]) = deployment.live_difference {
+        line(
+            "LiveDiff",
+            &format!("{upgraded} upgraded, {downgraded} downgraded, {removed} removed, {added} added"),
+        )?;
+    }
     if shown.verbose && (deployment.staged || shown.index == 0) {
         line("Staged", if deployment.staged { "yes" } else { "no" })?;
     }

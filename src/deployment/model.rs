@@ -4,11 +4,14 @@
 //! The JSON keys are rpm-ostree's where it has one for the same fact.
 
 use crate::deployment::layered::Layers;
+use crate::deployment::live;
 use crate::deployment::origin::{self, Origin};
 use crate::deployment::staging;
 use crate::deployment::sysroot::Host;
 use crate::image::store;
 use crate::layer::intent::Intent;
+use crate::layer::packages;
+use anyhow::Result;
 use ostree_ext::ostree;
 use serde::Serialize;
 
@@ -55,6 +58,15 @@ pub struct DeploymentState {
     pub override_commit: Option<String>,
     /// The kernel arguments of its boot entry; empty for a staged deployment of another boot.
     pub kernel_arguments: Vec<String>,
+    /// The commit that `apply-live` brought the running system to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_replaced: Option<String>,
+    /// The commit on whose way an `apply-live` was interrupted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_inprogress: Option<String>,
+    /// How many packages are upgraded, downgraded, removed and added in the running system by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_difference: Option<[usize; 4]>,
     /// What is asked for and what came of it.
     #[serde(flatten)]
     pub layers: Layers,
@@ -84,11 +96,32 @@ fn read(host: &Host, deployment: &ostree::Deployment) -> DeploymentState {
         kernel_arguments: staging::current_arguments(deployment).words().to_vec(),
         ..DeploymentState::default()
     };
+    if state.booted {
+        if let Err(error) = read_live(host, deployment, &mut state) {
+            state.problems.push(format!("{error:#}"));
+        }
+    }
     let intent = read_origin(deployment, &mut state);
     // Nothing else is known of the layers where the commit cannot be read.
     state.layers = Layers::of(&intent, None);
     read_commit(host, &intent, &mut state);
     state
+}
+
+fn read_live(host: &Host, deployment: &ostree::Deployment, state: &mut DeploymentState) -> Result<()> {
+    let live = live::state(host, deployment)?;
+    if let Some(commit) = &live.commit {
+        let found = packages::between(&host.repo(), &state.checksum, commit)?;
+        state.live_difference = Some([
+            found.upgraded.len(),
+            found.downgraded.len(),
+            found.removed.len(),
+            found.added.len(),
+        ]);
+    }
+    state.live_replaced = live.commit;
+    state.live_inprogress = live.interrupted;
+    Ok(())
 }
 
 /// Takes what the origin says, and returns what it asks for on top of the image.

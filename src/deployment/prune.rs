@@ -5,6 +5,7 @@
 //! the next pull, and nothing else names a base; these refs keep a garbage collection, ours or bootc's, from taking
 //! what a deployment needs.
 
+use crate::deployment::live;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::WriteLock;
 use crate::image::gc::{self, Collected};
@@ -71,6 +72,7 @@ pub fn clean(lock: &WriteLock<'_>) -> Result<Collected> {
     host.sysroot().prepare_cleanup(gio::Cancellable::NONE)?;
     host.sysroot().load_if_changed(gio::Cancellable::NONE)?;
     protect(lock)?;
+    live::forget_earlier_boots(lock)?;
     let deployments = host.deployments();
     let mut references = Vec::new();
     let mut commits = Vec::new();

@@ -18,6 +18,7 @@ mod layer;
 mod merged;
 pub mod name;
 pub mod object;
+pub mod objects;
 pub mod policy;
 pub mod proxy;
 pub mod pull;

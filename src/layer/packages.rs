@@ -59,6 +59,22 @@ pub fn of(tree: &CommitTree) -> Result<Packages> {
     Ok(Packages::new())
 }
 
+/// Returns the paths that a package of a tree ships, by the lists that dpkg keeps.
+pub fn files_of(tree: &CommitTree, name: &str) -> Result<Vec<String>> {
+    let folder = "usr/lib/sysimage/dpkg/info";
+    let mut files = Vec::new();
+    for list in tree.list(folder)? {
+        let package = list
+            .strip_suffix(".list")
+            .map(|stem| stem.split(':').next().unwrap_or(stem));
+        if package == Some(name) {
+            let text = tree.read(&format!("{folder}/{list}"))?.unwrap_or_default();
+            files.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
+        }
+    }
+    Ok(files)
+}
+
 /// Returns the installed packages of a commit.
 pub fn of_commit(repo: &ostree::Repo, commit: &str) -> Result<Packages> {
     of(&CommitTree::open(repo, commit)?)

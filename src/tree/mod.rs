@@ -5,12 +5,14 @@
 //! when they are touched and written when they changed, so a small change to a large tree stays small.
 
 mod checksum;
+mod difference;
 mod directory;
 mod merge;
 mod metadata;
 mod variant;
 
 pub use checksum::Checksum;
+pub use difference::Change;
 pub use directory::{Directory, Entries, Found, MetadataKind, Objects};
 pub use merge::{OPAQUE, WHITEOUT_PREFIX};
 pub use metadata::{Metadata, Xattrs};

@@ -1,5 +1,6 @@
 //! Integration tests; one binary, one file a subject.
 
+mod apply_live;
 mod archive_refresh;
 mod archive_solve;
 mod archive_support;

@@ -1,0 +1,67 @@
+//! `apply-live` on the command line.
+
+use crate::cli::Context;
+use crate::ops::apply_live::{self, Applied, Options};
+use anyhow::Result;
+use clap::Args;
+
+/// Bring what boots next to the running system already
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Apply this commit instead of what boots next
+    #[arg(long, value_name = "COMMIT", conflicts_with = "reset")]
+    target: Option<String>,
+    /// Go back to the commit that was booted
+    #[arg(long)]
+    reset: bool,
+    /// Accept that packages of the running system are removed or change
+    #[arg(long)]
+    allow_replacement: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let host = context.host("apply-live", true)?;
+    let options = Options {
+        target: arguments.target.clone(),
+        reset: arguments.reset,
+        allow_replacement: arguments.allow_replacement,
+        patience: context.patience(),
+    };
+    let applied = apply_live::run(&host, &options, context.report)?;
+    print(applied.as_ref(), context)?;
+    Ok(0)
+}
+
+/// Tells what was done; also what `install --apply-live` ends with.
+pub(crate) fn print(applied: Option<&Applied>, context: &mut Context<'_>) -> Result<()> {
+    let Some(applied) = applied else {
+        writeln!(context.out, "The running system is there already.")?;
+        return Ok(());
+    };
+    let packages = &applied.plan.packages;
+    writeln!(
+        context.out,
+        "Applied to the running system: {} upgraded, {} downgraded, {} removed, {} added",
+        packages.upgraded.len(),
+        packages.downgraded.len(),
+        packages.removed.len(),
+        packages.added.len()
+    )?;
+    for (units, verb, what) in [
+        (
+            &applied.restart,
+            "restart",
+            "Services of changed packages run with what they had; restart them with:",
+        ),
+        (
+            &applied.start,
+            "start",
+            "New services start at the next boot; start them now with:",
+        ),
+    ] {
+        if !units.is_empty() {
+            writeln!(context.out, "{what}\n  systemctl {verb} {}", units.join(" "))?;
+        }
+    }
+    Ok(())
+}
