@@ -103,10 +103,14 @@ pub fn has_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-/// Returns whether this machine has a user of this name in `/etc/passwd`.
-pub fn has_user(name: &str) -> bool {
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    accounts.lines().any(|line| line.split(':').next() == Some(name))
+/// Returns the id that `/etc/passwd` of this machine gives a user.
+pub fn user_id(name: &str) -> Option<u32> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.next() == Some(name);
+        found.then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use crate::fault::{Fault, Kind};
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -17,6 +18,7 @@ const LAST_WORDS: usize = 1024;
 pub struct Cmd {
     command: Command,
     input: Option<Vec<u8>>,
+    output: Option<File>,
 }
 
 impl Cmd {
@@ -29,6 +31,7 @@ impl Cmd {
         Self {
             command: Command::new(program),
             input: None,
+            output: None,
         }
     }
 
@@ -74,6 +77,13 @@ impl Cmd {
         self
     }
 
+    /// Lets the child write its standard output into a file, from the file's position on; nothing is returned of it.
+    #[must_use]
+    pub fn output_to(mut self, file: File) -> Self {
+        self.output = Some(file);
+        self
+    }
+
     /// Runs the program to its end and returns its standard output.
     ///
     /// Fails when the program cannot be started or ends with another status than 0; the error names the command
@@ -109,7 +119,9 @@ impl Cmd {
         } else {
             Stdio::null()
         });
-        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command
+            .stdout(self.output.take().map_or_else(Stdio::piped, Stdio::from))
+            .stderr(Stdio::piped());
         let mut child = self
             .command
             .spawn()

@@ -51,6 +51,8 @@ pub struct Archive {
     pub(super) repositories: Vec<(String, String)>,
     /// Digest over the sources and keys; other sources need other indexes.
     pub(super) identity: String,
+    /// The id of the user apt fetches as, unless that is root.
+    pub(super) sandbox_user: Option<u32>,
     _hold: Hold,
 }
 
@@ -141,6 +143,7 @@ impl Archive {
             warnings: sources.warnings,
             repositories: sources.repositories,
             identity,
+            sandbox_user: sandbox_user(&places.cache()),
             _hold: hold,
         };
         archive.write_etc(files)?;
@@ -233,7 +236,8 @@ impl Archive {
         for name in &self.base.foreign {
             set("APT::Architectures::", name)?;
         }
-        set("APT::Sandbox::User", sandbox_user(&self.cache))?;
+        let user = self.sandbox_user.map_or("root", |_| SANDBOX_USER);
+        set("APT::Sandbox::User", user)?;
         set("APT::Get::AutomaticRemove", "false")?;
         set("APT::Get::Show-User-Simulation-Note", "false")?;
         set("Acquire::Languages", "none")?;
@@ -290,16 +294,11 @@ fn identity(files: &Files) -> String {
     hex::encode(digest.finalize())
 }
 
-/// Returns the user apt shall fetch as: its own where it exists and can reach the cache.
-fn sandbox_user(cache: &Path) -> &'static str {
-    let reachable = cache
-        .ancestors()
-        .all(|folder| std::fs::metadata(folder).is_ok_and(|state| state.mode() & 0o001 != 0));
-    if environment::has_user(SANDBOX_USER) && reachable {
-        SANDBOX_USER
-    } else {
-        "root"
-    }
+/// Returns the id of apt's own user, when it exists and can reach the cache; else apt fetches as root.
+fn sandbox_user(cache: &Path) -> Option<u32> {
+    let reachable = |folder: &Path| std::fs::metadata(folder).is_ok_and(|state| state.mode() & 0o001 != 0);
+    let id = environment::user_id(SANDBOX_USER)?;
+    cache.ancestors().all(reachable).then_some(id)
 }
 
 /// Makes a folder and those above it, readable by everybody.

@@ -1,13 +1,12 @@
 //! What a request resolves to against a frozen image, and what is said when it cannot be met.
 
 use crate::support::archive::Archive;
-use crate::support::base::Base;
+use crate::support::base::{Base, requesting};
 use crate::support::package::Package;
 use crate::support::write;
 use apt_ostree::fault::{Fault, Kind};
 use apt_ostree::layer::intent::{Intent, PackageRequest};
 use apt_ostree::layer::plan::{Plan, Step};
-use apt_ostree::layer::refresh::Refresh;
 use apt_ostree::layer::store;
 use apt_ostree::report::Silent;
 use std::collections::BTreeSet;
@@ -19,25 +18,12 @@ fn requests(names: &[&str]) -> BTreeSet<PackageRequest> {
         .collect()
 }
 
-fn install(names: &[&str]) -> Intent {
-    Intent {
-        packages: requests(names),
-        ..Intent::default()
-    }
-}
-
-fn solve(base: &Base, intent: &Intent) -> anyhow::Result<Plan> {
-    let archive = base.open();
-    archive.refresh(Refresh::Always, &Silent)?;
-    archive.solve(intent, &Silent)
-}
-
 fn planned(base: &Base, intent: &Intent) -> Plan {
-    solve(base, intent).unwrap_or_else(|error| panic!("{error:#}"))
+    base.solve(intent).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 fn refused(base: &Base, intent: &Intent) -> Fault {
-    let error = solve(base, intent).expect_err("a refusal");
+    let error = base.solve(intent).expect_err("a refusal");
     Fault::find(&error)
         .unwrap_or_else(|| panic!("no fault: {error:#}"))
         .clone()
@@ -70,7 +56,7 @@ fn a_plan_has_order_sizes_addresses_and_marks() {
         Package::new("extra", "1"),
     ]);
     let base = Base::using(&repository, &[installed("base", "1")]);
-    let plan = planned(&base, &install(&["tool"]));
+    let plan = planned(&base, &requesting(&["tool"]));
     assert_eq!(
         names(&plan),
         ["first:all=1", "lib:amd64=3", "tool:all=1:2"],
@@ -117,20 +103,20 @@ fn recommends_and_the_default_suite_follow_the_configuration_of_the_image() {
     ]);
     repository.publish_in("testing", "main", &[Package::new("tool", "2")]);
     let base = Base::using(&repository, &[]);
-    assert_eq!(names(&planned(&base, &install(&["tool"]))), ["tool:all=2"]);
+    assert_eq!(names(&planned(&base, &requesting(&["tool"]))), ["tool:all=2"]);
     write(
         base.apt("apt.conf.d/90local"),
         "APT::Install-Recommends \"true\";\nAPT::Default-Release \"stable\";\n",
     );
     assert_eq!(
-        names(&planned(&base, &install(&["tool"]))),
+        names(&planned(&base, &requesting(&["tool"]))),
         ["extra:all=1", "tool:all=1"]
     );
     assert_eq!(
-        names(&planned(&base, &install(&["tool/testing"]))),
+        names(&planned(&base, &requesting(&["tool/testing"]))),
         ["tool:all=2"]
     );
-    assert_eq!(names(&planned(&base, &install(&["tool=2"]))), ["tool:all=2"]);
+    assert_eq!(names(&planned(&base, &requesting(&["tool=2"]))), ["tool:all=2"]);
 }
 
 #[test]
@@ -147,7 +133,7 @@ fn preferences_of_the_administrator_stay_in_force() {
         "Package: *\nPin: release a=testing\nPin-Priority: 100\n\nPackage: base\nPin: release a=testing\nPin-Priority: 1500\n",
     );
     assert_eq!(
-        names(&planned(&base, &install(&["tool"]))),
+        names(&planned(&base, &requesting(&["tool"]))),
         ["tool:all=1"],
         "and the image stays frozen"
     );
@@ -166,7 +152,7 @@ fn what_the_image_provides_is_dormant_until_the_image_drops_it() {
             installed("post", "1").field("Provides", "mail (= 1), x"),
         ],
     );
-    let plan = planned(&base, &install(&["tool", "mail"]));
+    let plan = planned(&base, &requesting(&["tool", "mail"]));
     assert!(plan.is_empty() && plan.steps.is_empty());
     let dormant: Vec<(&str, &str)> = plan
         .dormant
@@ -175,7 +161,7 @@ fn what_the_image_provides_is_dormant_until_the_image_drops_it() {
         .collect();
     assert_eq!(dormant, [("mail", "post 1"), ("tool", "tool 1")]);
     base.install(&[]);
-    let plan = planned(&base, &install(&["tool", "mail"]));
+    let plan = planned(&base, &requesting(&["tool", "mail"]));
     assert_eq!(names(&plan), ["mailer:amd64=1", "tool:amd64=2"]);
     assert!(plan.dormant.is_empty());
     assert!(
@@ -188,17 +174,17 @@ fn what_the_image_provides_is_dormant_until_the_image_drops_it() {
 fn another_version_than_the_images_is_a_matter_of_override() {
     let repository = Archive::with(&[installed("tool", "2")]);
     let base = Base::using(&repository, &[installed("tool", "1")]);
-    let fault = refused(&base, &install(&["tool=2"]));
+    let fault = refused(&base, &requesting(&["tool=2"]));
     assert!(fault.message.contains("the image has tool 1"), "{fault}");
     assert!(fault.hint.unwrap().contains("override replace"));
-    assert_eq!(planned(&base, &install(&["tool=1"])).dormant.len(), 1);
+    assert_eq!(planned(&base, &requesting(&["tool=1"])).dormant.len(), 1);
 }
 
 #[test]
 fn all_unknown_packages_are_in_one_error() {
     let repository = Archive::with(&[Package::new("tool", "1")]);
     let base = Base::using(&repository, &[]);
-    let fault = refused(&base, &install(&["nothing", "tool", "nobody:amd64", "tool=9"]));
+    let fault = refused(&base, &requesting(&["nothing", "tool", "nobody:amd64", "tool=9"]));
     assert_eq!(fault.kind, Kind::NotFound);
     for word in ["`nothing`", "`nobody:amd64`", "`tool=9` (there is: 1)"] {
         assert!(fault.message.contains(word), "{fault}");
@@ -206,7 +192,7 @@ fn all_unknown_packages_are_in_one_error() {
     assert!(!fault.message.contains("`tool`"), "{fault}");
     assert!(fault.hint.unwrap().contains("search"));
     let archive = Base::using(&repository, &[]).open();
-    let error = archive.solve(&install(&["tool"]), &Silent).unwrap_err();
+    let error = archive.solve(&requesting(&["tool"]), &Silent).unwrap_err();
     let fault = Fault::find(&error).expect("a fault").clone();
     assert!(
         fault.hint.unwrap().contains("refresh-md"),
@@ -229,7 +215,7 @@ fn everything_unsatisfiable_is_told_at_once_with_apts_reason() {
         Package::new("also", "1").depends("fine (>= 5)"),
     ]);
     let base = Base::using(&repository, &[]);
-    let fault = refused(&base, &install(&["fine", "broken", "also"]));
+    let fault = refused(&base, &requesting(&["fine", "broken", "also"]));
     assert!(
         fault.message.contains("`broken`") && fault.message.contains("missing-library"),
         "{fault}"
@@ -252,8 +238,8 @@ fn requests_that_exclude_each_other_are_named_together() {
         Package::new("two", "1"),
     ]);
     let base = Base::using(&repository, &[]);
-    planned(&base, &install(&["one"]));
-    let fault = refused(&base, &install(&["one", "two"]));
+    planned(&base, &requesting(&["one"]));
+    let fault = refused(&base, &requesting(&["one", "two"]));
     assert!(fault.message.contains("`one`, `two`"), "{fault}");
 }
 
@@ -265,7 +251,7 @@ fn an_image_older_than_the_archive_is_told_by_package_and_version() {
         installed("libbase", "2"),
     ]);
     let base = Base::using(&repository, &[installed("base", "1"), installed("libbase", "1")]);
-    let fault = refused(&base, &install(&["tool"]));
+    let fault = refused(&base, &requesting(&["tool"]));
     assert!(
         fault
             .message
@@ -284,7 +270,7 @@ fn an_image_older_than_the_archive_is_told_by_package_and_version() {
 
     let intent = Intent {
         replacements: requests(&["base", "libbase"]),
-        ..install(&["tool"])
+        ..requesting(&["tool"])
     };
     let plan = planned(&base, &intent);
     assert_eq!(names(&plan), ["base:amd64=2", "libbase:amd64=2", "tool:all=1"]);
@@ -299,7 +285,7 @@ fn what_would_take_a_package_out_of_the_image_is_refused() {
         &repository,
         &[installed("base", "1"), installed("user", "1").depends("base")],
     );
-    let fault = refused(&base, &install(&["clash"]));
+    let fault = refused(&base, &requesting(&["clash"]));
     assert!(fault.message.contains("`clash` would take"), "{fault}");
     assert!(
         fault.message.contains("base") && fault.message.contains("user"),
@@ -307,7 +293,7 @@ fn what_would_take_a_package_out_of_the_image_is_refused() {
     );
     let intent = Intent {
         removals: requests(&["base", "user"]),
-        ..install(&["clash"])
+        ..requesting(&["clash"])
     };
     let plan = planned(&base, &intent);
     let removed: Vec<&str> = plan.removals.iter().map(|id| id.name.as_str()).collect();
@@ -337,7 +323,7 @@ fn removals_work_offline_and_count_only_while_the_image_has_the_package() {
     assert!(fault.message.contains("essential"), "{fault}");
     let intent = Intent {
         removals: requests(&["editor"]),
-        ..install(&["editor"])
+        ..requesting(&["editor"])
     };
     let fault = refused(&base, &intent);
     assert!(fault.message.contains("an override removes it"), "{fault}");
@@ -423,12 +409,12 @@ fn foreign_architectures_follow_the_rules_of_multi_arch() {
         Package::new("single", "1").architecture("amd64"),
     ]);
     let base = Base::using(&repository, &[]);
-    let fault = refused(&base, &install(&["game:i386"]));
+    let fault = refused(&base, &requesting(&["game:i386"]));
     assert!(fault.message.contains("the image takes amd64"), "{fault}");
     assert!(fault.hint.unwrap().contains("APT::Architectures"));
 
     write(base.root().join("usr/lib/sysimage/dpkg/arch"), "amd64\ni386\n");
-    let plan = planned(&base, &install(&["game:i386", "lib"]));
+    let plan = planned(&base, &requesting(&["game:i386", "lib"]));
     assert_eq!(
         names(&plan),
         [
@@ -440,7 +426,7 @@ fn foreign_architectures_follow_the_rules_of_multi_arch() {
         ]
     );
     assert_eq!(plan.foreign_architectures, ["i386"]);
-    let fault = refused(&base, &install(&["plain:i386"]));
+    let fault = refused(&base, &requesting(&["plain:i386"]));
     assert!(fault.message.contains("single"), "{fault}");
 
     std::fs::remove_file(base.root().join("usr/lib/sysimage/dpkg/arch")).unwrap();
@@ -449,7 +435,7 @@ fn foreign_architectures_follow_the_rules_of_multi_arch() {
         "APT::Architectures { \"amd64\"; \"i386\"; };\n",
     );
     assert_eq!(
-        planned(&base, &install(&["game:i386"])).foreign_architectures,
+        planned(&base, &requesting(&["game:i386"])).foreign_architectures,
         ["i386"]
     );
 }
@@ -464,7 +450,7 @@ fn a_library_of_two_architectures_keeps_one_version() {
     let repository = Archive::with(&[library("amd64", "2"), library("i386", "2")]);
     let base = Base::using(&repository, &[library("amd64", "1")]);
     write(base.root().join("usr/lib/sysimage/dpkg/arch"), "amd64\ni386\n");
-    let fault = refused(&base, &install(&["lib:i386"]));
+    let fault = refused(&base, &requesting(&["lib:i386"]));
     assert!(fault.message.contains("lib 2 where the image has 1"), "{fault}");
 }
 
@@ -532,9 +518,9 @@ fn a_local_package_needs_neither_sources_nor_network() {
 fn a_package_that_vanished_blocks_by_name_and_with_a_way_out() {
     let mut repository = Archive::with(&[Package::new("tool", "1"), Package::new("other", "1")]);
     let base = Base::using(&repository, &[]);
-    planned(&base, &install(&["tool", "other"]));
+    planned(&base, &requesting(&["tool", "other"]));
     repository.publish(&[Package::new("other", "1")]);
-    let fault = refused(&base, &install(&["tool", "other"]));
+    let fault = refused(&base, &requesting(&["tool", "other"]));
     assert_eq!(fault.message, "No repository has `tool`");
 }
 

@@ -1,6 +1,7 @@
 //! Integration tests; one binary, one file a subject.
 
 mod apply_live;
+mod archive_fetch;
 mod archive_refresh;
 mod archive_solve;
 mod archive_support;

@@ -5,7 +5,11 @@ use super::package::Package;
 use super::write;
 use apt_ostree::layer::archive::Archive;
 use apt_ostree::layer::etc::EtcView;
+use apt_ostree::layer::intent::Intent;
 use apt_ostree::layer::places::Places;
+use apt_ostree::layer::plan::Plan;
+use apt_ostree::layer::refresh::Refresh;
+use apt_ostree::report::Silent;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -70,8 +74,32 @@ impl Base {
         self.try_open().unwrap_or_else(|error| panic!("{error:#}"))
     }
 
+    /// Fetches the indexes and solves the intent.
+    pub fn solve(&self, intent: &Intent) -> anyhow::Result<Plan> {
+        let archive = self.try_open()?;
+        archive.refresh(Refresh::Always, &Silent)?;
+        archive.solve(intent, &Silent)
+    }
+
+    /// Returns the plan of a request for these packages.
+    pub fn plan(&self, names: &[&str]) -> Plan {
+        let plan = self.solve(&requesting(names));
+        plan.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
     /// Opens the repositories of the tree, or returns why not.
     pub fn try_open(&self) -> anyhow::Result<Archive> {
         Archive::open(&self.places(), &self.root(), &self.etc)
+    }
+}
+
+/// Returns the intent that has only these packages on top.
+pub fn requesting(names: &[&str]) -> Intent {
+    Intent {
+        packages: names
+            .iter()
+            .map(|name| name.parse().expect("a request"))
+            .collect(),
+        ..Intent::default()
     }
 }

@@ -1,6 +1,6 @@
 //! Debian packages made for a test with the real dpkg-deb.
 
-use super::run;
+use apt_ostree::host::runner::Cmd;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -190,9 +190,13 @@ impl Package {
         std::fs::create_dir_all(folder).expect("folder");
         let file = folder.join(self.file_name());
         let compression = format!("-Z{}", self.compression);
-        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-        let words = [&compression, "--build", &text(tree.path()), &text(&file)];
-        run("dpkg-deb", words);
+        // The same description gives the same file, whenever it is built.
+        Cmd::new("dpkg-deb")
+            .env("SOURCE_DATE_EPOCH", "1700000000")
+            .args([&compression, "--build"])
+            .args([tree.path(), &file])
+            .run()
+            .unwrap_or_else(|error| panic!("{error:#}"));
         file
     }
 }
