@@ -33,6 +33,15 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
+    /// One of many equal things was done, for example a package set up.
+    Count {
+        /// What is done now, for example `Setting up nginx`.
+        text: String,
+        /// Things done so far.
+        done: u64,
+        /// Things in all.
+        total: u64,
+    },
 }
 
 /// Receives the events of an operation, from any of its threads.

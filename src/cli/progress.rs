@@ -86,6 +86,7 @@ impl Report for Progress {
                 Event::Step { text } => write_line(&format!("{text} ...")),
                 Event::Note { text } => write_line(&text),
                 Event::Warning { text } => write_line(&format!("warning: {text}")),
+                Event::Count { .. } => {}
                 Event::Bytes {
                     item,
                     done: bytes,
@@ -112,6 +113,14 @@ impl Report for Progress {
                     }
                     Event::Note { text } => print_above(all, &text),
                     Event::Warning { text } => print_above(all, &format!("warning: {text}")),
+                    Event::Count { text, done, total } => {
+                        let bar = items
+                            .entry(String::new())
+                            .or_insert_with(|| all.add(ProgressBar::new(total)).with_style(count_style()));
+                        bar.set_length(total);
+                        bar.set_position(done);
+                        bar.set_message(text);
+                    }
                     Event::Bytes { item, done, total } => {
                         let bar = items.entry(item.clone()).or_insert_with(|| {
                             let bar = all.add(ProgressBar::new(total)).with_style(style());
@@ -127,6 +136,11 @@ impl Report for Progress {
             }
         }
     }
+}
+
+fn count_style() -> ProgressStyle {
+    ProgressStyle::with_template("{wide_bar} {pos:>5}/{len:5} {msg:40!}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn style() -> ProgressStyle {

@@ -1,62 +1,110 @@
-//! Cleaning up when the user interrupts a long piece of work.
+//! What SIGINT and SIGTERM do while a long piece of work runs.
+//!
+//! One thread of the process waits for them from the first use on. A signal that nobody asked for ends the process
+//! as it would have without that thread.
 
 use anyhow::{Context, Result};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 
-/// While this lives, SIGINT and SIGTERM run a clean-up and end the process.
+/// While this lives, the first SIGINT or SIGTERM does what it was made for.
 #[derive(Debug)]
 pub struct Interrupt {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    number: u64,
 }
 
+struct Watch {
+    is_running: bool,
+    made: u64,
+    wanted: Vec<Wanted>,
+}
+
+struct Wanted {
+    number: u64,
+    action: Box<dyn FnOnce() + Send>,
+    ends_process: bool,
+}
+
+/// The one that was made last comes first.
+static WATCH: Mutex<Watch> = Mutex::new(Watch {
+    is_running: false,
+    made: 0,
+    wanted: Vec::new(),
+});
+
 impl Interrupt {
-    /// Waits for a signal in a thread of its own; `clean_up` then runs there, while other threads still work.
+    /// Runs `clean_up` while other threads still work, and ends the process then.
     pub fn cleaning_up(clean_up: impl FnOnce() + Send + 'static) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("Starting to watch for signals")?;
-        let (interrupt, terminate) = {
-            let _inside = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-        };
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("interrupt".to_owned())
-            .spawn(move || {
-                if let Some(number) = runtime.block_on(first(interrupt, terminate, stopped)) {
-                    clean_up();
-                    end(number);
-                }
-            })?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Self::new(Box::new(clean_up), true)
+    }
+
+    /// Runs `stop`, which makes the work come to its end by itself; a second signal ends the process.
+    pub fn stopping(stop: impl FnOnce() + Send + 'static) -> Result<Self> {
+        Self::new(Box::new(stop), false)
+    }
+
+    fn new(action: Box<dyn FnOnce() + Send>, ends_process: bool) -> Result<Self> {
+        let mut watch = lock();
+        if !watch.is_running {
+            start()?;
+            watch.is_running = true;
+        }
+        let number = watch.made;
+        watch.made += 1;
+        watch.wanted.push(Wanted {
+            number,
+            action,
+            ends_process,
+        });
+        Ok(Self { number })
     }
 }
 
 impl Drop for Interrupt {
     fn drop(&mut self) {
-        // Dropping the sender ends the wait. A clean-up that has begun ends the process from its own thread.
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                tracing::warn!("the thread that watches for signals panicked");
-            }
-        }
+        // An action that has begun holds the lock; one that ends the process never gives it back.
+        lock().wanted.retain(|wanted| wanted.number != self.number);
     }
 }
 
-/// Returns the number of the signal that came, or nothing when the work ended first.
-async fn first(mut interrupt: Signal, mut terminate: Signal, stopped: oneshot::Receiver<()>) -> Option<i32> {
+fn lock() -> MutexGuard<'static, Watch> {
+    WATCH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("Starting to watch for signals")?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::Builder::new()
+        .name("interrupt".to_owned())
+        .spawn(move || {
+            loop {
+                let number = runtime.block_on(next(&mut interrupt, &mut terminate));
+                let mut watch = lock();
+                let wanted = watch.wanted.pop();
+                let goes_on = wanted.as_ref().is_some_and(|wanted| !wanted.ends_process);
+                if let Some(wanted) = wanted {
+                    (wanted.action)();
+                }
+                if !goes_on {
+                    end(number);
+                }
+            }
+        })
+        .context("Starting to watch for signals")?;
+    Ok(())
+}
+
+/// Returns the number of the next signal.
+async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> i32 {
     tokio::select! {
-        _ = stopped => None,
-        _ = interrupt.recv() => Some(SignalKind::interrupt().as_raw_value()),
-        _ = terminate.recv() => Some(SignalKind::terminate().as_raw_value()),
+        _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
     }
 }
 

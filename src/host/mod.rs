@@ -11,5 +11,6 @@ pub mod loop_device;
 pub mod mounts;
 pub mod pipes;
 pub mod runner;
+pub mod sandbox;
 pub mod stderr;
 pub mod surroundings;

@@ -4,14 +4,24 @@
 
 use crate::fault::{Fault, Kind};
 use anyhow::{Context, Result, bail};
+use cap_std_ext::cmdext::CapStdExtCommandExt;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Bytes of standard error that a failure repeats.
 const LAST_WORDS: usize = 1024;
+
+/// Bytes at which a line that is followed is cut.
+pub const LONGEST_LINE: usize = 8192;
 
 /// A program with its arguments, to be run to its end.
 #[derive(Debug)]
@@ -67,6 +77,13 @@ impl Cmd {
     #[must_use]
     pub fn current_dir(mut self, path: impl AsRef<Path>) -> Self {
         self.command.current_dir(path);
+        self
+    }
+
+    /// Gives the child an open file under this number.
+    #[must_use]
+    pub fn descriptor(mut self, file: Arc<OwnedFd>, number: i32) -> Self {
+        self.command.take_fd_n(file, number);
         self
     }
 
@@ -146,12 +163,147 @@ impl Cmd {
         Ok(output)
     }
 
+    /// Runs the program to its end and hands over each line it writes, while it runs.
+    ///
+    /// It is killed when it writes nothing to standard output for as long as `silence`, and when `stop` is sent.
+    /// Lines are cut at [`LONGEST_LINE`] bytes, and what is not UTF-8 is replaced.
+    pub fn follow(
+        mut self,
+        silence: Duration,
+        stop: oneshot::Receiver<()>,
+        mut line: impl FnMut(Line<'_>),
+    ) -> Result<Ending> {
+        let shown = self.shown();
+        self.command.stdin(Stdio::null());
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("Starting the runtime")?;
+        runtime.block_on(async {
+            let mut command = tokio::process::Command::from(self.command);
+            command.kill_on_drop(true);
+            let mut child = command
+                .spawn()
+                .map_err(|error| start_error(command.as_std(), error))?;
+            drop(command);
+            let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
+                bail!("`{shown}` was started without pipes");
+            };
+            let (mut output, mut errors) = (Lines::of(output), Lines::of(errors));
+            let mut limit = Instant::now() + silence;
+            // A sender that is dropped stops nothing.
+            let stop = async {
+                if stop.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::pin!(stop);
+            while output.open || errors.open {
+                let cut_off = tokio::select! {
+                    biased;
+                    () = &mut stop => Some(Ending::Stopped),
+                    // First what the program tells of itself, then what the programs it runs say.
+                    read = output.next(), if output.open => {
+                        if let Some(text) = read? {
+                            line(Line::Output(&text));
+                            limit = Instant::now() + silence;
+                        }
+                        None
+                    }
+                    read = errors.next(), if errors.open => {
+                        if let Some(text) = read? {
+                            line(Line::Error(&text));
+                        }
+                        None
+                    }
+                    () = tokio::time::sleep_until(limit) => Some(Ending::Overdue),
+                };
+                if let Some(ending) = cut_off {
+                    child.kill().await.with_context(|| format!("Ending `{shown}`"))?;
+                    return Ok(ending);
+                }
+            }
+            let status = child
+                .wait()
+                .await
+                .with_context(|| format!("Waiting for `{shown}`"))?;
+            Ok(Ending::Exited(status))
+        })
+    }
+
     fn shown(&self) -> String {
         std::iter::once(self.command.get_program())
             .chain(self.command.get_args())
             .map(|word| word.to_string_lossy())
             .collect::<Vec<_>>()
             .join(" ")
+    }
+}
+
+/// A line that a program wrote, without its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// To standard output.
+    Output(&'a str),
+    /// To standard error.
+    Error(&'a str),
+}
+
+/// How a program that was followed came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself.
+    Exited(ExitStatus),
+    /// It was killed because it told nothing for too long.
+    Overdue,
+    /// It was killed because somebody asked for it.
+    Stopped,
+}
+
+/// The lines of one stream.
+struct Lines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+    open: bool,
+}
+
+impl<R: tokio::io::AsyncRead + Unpin> Lines<R> {
+    fn of(stream: R) -> Self {
+        Self {
+            reader: BufReader::new(stream),
+            line: Vec::new(),
+            open: true,
+        }
+    }
+
+    /// Returns the next line; nothing at the end. Nothing is lost when the wait for it is given up.
+    async fn next(&mut self) -> Result<Option<String>> {
+        loop {
+            let available = self
+                .reader
+                .fill_buf()
+                .await
+                .context("Reading what a program writes")?;
+            if available.is_empty() {
+                self.open = false;
+                return Ok((!self.line.is_empty()).then(|| self.take()));
+            }
+            let room = LONGEST_LINE - self.line.len();
+            let end = available.iter().take(room).position(|byte| *byte == b'\n');
+            let length = end.unwrap_or(available.len().min(room));
+            self.line.extend_from_slice(&available[..length]);
+            let is_whole = end.is_some() || self.line.len() == LONGEST_LINE;
+            self.reader.consume(length + usize::from(end.is_some()));
+            if is_whole {
+                return Ok(Some(self.take()));
+            }
+        }
+    }
+
+    fn take(&mut self) -> String {
+        let bytes = std::mem::take(&mut self.line);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
@@ -190,6 +342,31 @@ mod tests {
     fn missing_program_is_a_fault() {
         let error = Cmd::new("no-such-program-here").run().unwrap_err();
         assert_eq!(Fault::find(&error).map(|fault| fault.kind), Some(Kind::NotFound));
+    }
+
+    #[test]
+    fn lines_are_handed_over_and_a_silent_or_stopped_program_is_killed() {
+        let follow = |script: &str, silence, stop| {
+            let mut seen = Vec::new();
+            let cmd = Cmd::new("sh").args(["-c", script]);
+            let ending = cmd.follow(silence, stop, |line| seen.push(format!("{line:?}")));
+            (ending.unwrap(), seen)
+        };
+        let (_keep, never) = oneshot::channel();
+        let script = "echo one; echo two >&2; printf three; exit 3";
+        let (ending, mut seen) = follow(script, Duration::from_secs(60), never);
+        assert!(matches!(ending, Ending::Exited(status) if status.code() == Some(3)));
+        seen.sort();
+        assert_eq!(seen, ["Error(\"two\")", "Output(\"one\")", "Output(\"three\")"]);
+        let (_keep, never) = oneshot::channel();
+        let script = "exec sleep 1000";
+        assert_eq!(
+            follow(script, Duration::from_millis(50), never).0,
+            Ending::Overdue
+        );
+        let (sender, stop) = oneshot::channel();
+        sender.send(()).unwrap();
+        assert_eq!(follow(script, Duration::from_secs(60), stop).0, Ending::Stopped);
     }
 
     #[test]

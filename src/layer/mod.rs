@@ -6,11 +6,15 @@
 //! commit is written there is only scratch that the next run removes.
 
 mod acquire;
+pub mod analysis;
 mod apt_conf;
 pub mod archive;
 pub mod base;
 pub mod cache;
 pub mod commit;
+mod conflicts;
+mod deb;
+mod debconf;
 mod dkms;
 pub mod etc;
 mod explain;
@@ -23,10 +27,16 @@ pub mod places;
 pub mod plan;
 pub mod record;
 pub mod refresh;
+pub mod run;
+mod scripts;
+mod seed;
+mod shell;
 mod simulation;
 mod solve;
 mod sources;
 pub mod stage;
+mod steps;
 pub mod store;
 pub mod translate;
 mod upper;
+mod watch;

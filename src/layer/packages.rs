@@ -2,11 +2,12 @@
 
 use crate::image::content::CommitTree;
 use crate::layer::plan::PackageId;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use debversion::Version;
 use ostree_ext::ostree;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Where the database of an image is; the second place is that of an image that was never prepared.
 const PLACES: [&str; 2] = ["usr/lib/sysimage/dpkg/status", "var/lib/dpkg/status"];
@@ -141,6 +142,27 @@ pub fn matches(pattern: &str, name: &str) -> bool {
         '?' => letters.next().is_some() && matches(rest, letters.as_str()),
         letter => letters.next() == Some(letter) && matches(rest, letters.as_str()),
     }
+}
+
+/// Returns the lists of files of the packages in a tree that is checked out at `root`, by package name.
+///
+/// Fails when the tree has no dpkg database in its place in `/usr`.
+pub fn file_lists(root: &Path) -> Result<Vec<(String, String)>> {
+    let folder = root.join("usr/lib/sysimage/dpkg/info");
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("Reading {}", folder.display()))?;
+    let mut lists = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(package) = name.and_then(|name| name.strip_suffix(".list")) else {
+            continue;
+        };
+        let list = std::fs::read(&path).with_context(|| format!("Reading {}", path.display()))?;
+        let package = package.split(':').next().unwrap_or(package).to_owned();
+        lists.push((package, String::from_utf8_lossy(&list).into_owned()));
+    }
+    lists.sort();
+    Ok(lists)
 }
 
 /// Returns what differs from `old` to `new`.

@@ -4,6 +4,7 @@ use super::{Options, Regenerate, Scope, rootfs};
 use crate::compose::initramfs;
 use crate::fault::{Fault, Kind};
 use crate::host::runner::Cmd;
+use crate::host::sandbox::Sandbox;
 use crate::report::Report;
 use anyhow::{Context, Result};
 use cap_std_ext::cap_std::fs::Dir;
@@ -94,7 +95,7 @@ fn configure(root: &Dir, path: &Path) -> Result<()> {
     }
     // Asking for composefs where libostree lacks it (Debian 12 and 13) stops the boot.
     let features = if rootfs::is_file(root, "usr/bin/ostree")? {
-        inside(path, None, "ostree").arg("--version").run_text()?
+        inside(path, None, &[], "ostree")?.arg("--version").run_text()?
     } else {
         String::new()
     };
@@ -122,7 +123,13 @@ fn build(root: &Dir, path: &Path, kernel: &str, how: &Regenerate, report: &dyn R
     report.step(&format!("Making the initramfs of {kernel} with dracut"));
     // The old one would be listed among the modules.
     rootfs::remove(root, &image)?;
-    inside(path, how.etc.as_deref(), "dracut")
+    // Containers may not set extended attributes.
+    let variables = [
+        ("DRACUT_NO_XATTR", "1"),
+        ("SYSTEMD_OFFLINE", "1"),
+        ("LC_ALL", "C.UTF-8"),
+    ];
+    inside(path, how.etc.as_deref(), &variables, "dracut")?
         .args([
             "--force",
             "--no-hostonly",
@@ -135,10 +142,6 @@ fn build(root: &Dir, path: &Path, kernel: &str, how: &Regenerate, report: &dyn R
         ])
         .args(&how.arguments)
         .arg(Path::new("/").join(&image))
-        // Containers may not set extended attributes.
-        .env("DRACUT_NO_XATTR", "1")
-        .env("SYSTEMD_OFFLINE", "1")
-        .env("LC_ALL", "C.UTF-8")
         .run()?;
     let entries = initramfs::entries(&root.read(&image)?)?;
     if !entries
@@ -176,29 +179,31 @@ fn require_dracut(root: &Dir) -> Result<()> {
     .into())
 }
 
-/// Returns a command that runs `program` of the root in that root.
+/// Returns a command that runs `program` of the root in that root, with more variables in its environment.
 ///
 /// With `etc`, that is what the program sees as `/etc`; it cannot change it.
-pub(super) fn inside(path: &Path, etc: Option<&Path>, program: &str) -> Cmd {
+pub(super) fn inside(
+    path: &Path,
+    etc: Option<&Path>,
+    variables: &[(&str, &str)],
+    program: &str,
+) -> Result<Cmd> {
+    // A container build is what it is: a root of its own, often one in which no other can be entered.
     if path == Path::new("/") {
-        return Cmd::new(program);
+        return Ok(variables
+            .iter()
+            .fold(Cmd::new(program), |cmd, (name, value)| cmd.env(name, value)));
     }
-    let bwrap = Cmd::new("bwrap").arg("--bind").arg(path).arg("/");
-    let bwrap = match etc {
-        Some(etc) => bwrap.arg("--ro-bind").arg(etc).arg("/etc"),
-        None => bwrap,
+    let sandbox = variables
+        .iter()
+        .fold(Sandbox::new(path)?, |sandbox, (name, value)| {
+            sandbox.variable(name, value)
+        });
+    let sandbox = match etc {
+        Some(etc) => sandbox.show(etc, "/etc"),
+        None => sandbox,
     };
-    bwrap
-        .args([
-            "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp",
-        ])
-        .args([
-            "--die-with-parent",
-            "--setenv",
-            "PATH",
-            "/usr/sbin:/usr/bin:/sbin:/bin",
-            program,
-        ])
+    Ok(sandbox.command(program))
 }
 
 /// Returns the record for an initramfs that stands at `image`: kernel and digest of everything it was made from.

@@ -36,7 +36,7 @@ pub(super) fn index(root: &Dir, options: &Options<'_>, kernel: &str, report: &dy
         return Ok(());
     }
     report.step(&format!("Indexing the modules of {kernel}"));
-    dracut::inside(&options.path, None, "depmod")
+    dracut::inside(&options.path, None, &[], "depmod")?
         .args(["-a", kernel])
         .run()?;
     Ok(())

@@ -3,6 +3,7 @@
 //! - [`package`], [`archive`], [`web`], [`base`]: Debian packages, a signed apt repository, the server for it, and
 //!   the least tree that apt can solve against;
 //! - [`debian`]: a copy of the real bootable Debian image in a sysroot, and a place to layer on it;
+//! - [`installation`]: plans made by hand and their run on that image;
 //! - [`home`]: a home directory of its own, so that no test sees the machine's policy, credentials or mirrors;
 //! - [`layer`], [`image`]: OCI images written without podman, whole and damaged ones;
 //! - [`machine`]: a scratch sysroot that follows images of a registry, and the program under test;
@@ -22,6 +23,7 @@ pub mod base;
 pub mod debian;
 pub mod home;
 pub mod image;
+pub mod installation;
 pub mod keys;
 pub mod layer;
 pub mod layered;
