@@ -4,6 +4,7 @@
 //! plain lines or JSON, tests record.
 
 use serde::Serialize;
+use std::time::Duration;
 
 /// One thing worth telling while an operation runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +43,13 @@ pub enum Event {
         /// Things in all.
         total: u64,
     },
+    /// How long a finished step took; for programs, not for people.
+    Timing {
+        /// The step.
+        step: String,
+        /// Thousandths of a second.
+        milliseconds: u64,
+    },
 }
 
 /// Receives the events of an operation, from any of its threads.
@@ -60,6 +68,14 @@ pub trait Report: Send + Sync {
     fn note(&self, text: &str) {
         self.event(Event::Note {
             text: text.to_owned(),
+        });
+    }
+
+    /// Reports how long a finished step took.
+    fn timing(&self, step: &str, took: Duration) {
+        self.event(Event::Timing {
+            step: step.to_owned(),
+            milliseconds: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
     }
 

@@ -1,7 +1,7 @@
 //! `db` on the command line: rpm-ostree's formats, with Debian's identity of a package.
 
 use crate::cli::Context;
-use crate::layer::packages::{self, Changed, Packages};
+use crate::layer::packages::{self, Changed, PackageDifference, Packages};
 use crate::layer::plan::PackageId;
 use crate::ops::db::{self, Difference, Revision};
 use crate::ops::store::Store;
@@ -158,6 +158,11 @@ fn print(found: &Difference, format: Format, out: &mut dyn Write) -> Result<()> 
         }
         return Ok(());
     }
+    print_block(packages, out)
+}
+
+/// Prints what differs between two lists of packages under headings; nothing where nothing differs.
+pub(crate) fn print_block(packages: &PackageDifference, out: &mut dyn Write) -> Result<()> {
     let change = |pair: &Changed| {
         format!(
             "{} {} -> {}",

@@ -1,5 +1,6 @@
 //! `deploy` on the command line.
 
+use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
 use crate::cli::{Context, FetchArguments};
 use crate::ops::deploy::{self, Options};
@@ -13,6 +14,10 @@ pub(crate) struct Arguments {
     revision: String,
     #[command(flatten)]
     fetch: FetchArguments,
+    #[command(flatten)]
+    packages: PackageArguments,
+    #[command(flatten)]
+    set_up: SetUpArguments,
     /// Refuse an image that is older than the current one
     #[arg(long)]
     disallow_downgrade: bool,
@@ -23,7 +28,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
     let host = context.host_to_change("deploy", arguments.fetch.reboot)?;
+    let mut layering = arguments.set_up.layering();
+    arguments.packages.add_to(&mut layering)?;
     let options = Options {
+        layering,
         target: context.target(),
         revision: arguments.revision.clone(),
         fetch: arguments.fetch.fetch(),
@@ -33,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     let after = After {
         reboot: arguments.fetch.reboot,
         unchanged_exit_77: arguments.unchanged_exit_77,
+        ..After::default()
     };
     finish(&outcome, after, context)
 }

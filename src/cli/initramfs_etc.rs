@@ -66,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     let after = After {
         reboot: arguments.reboot,
         unchanged_exit_77: arguments.unchanged_exit_77,
+        ..After::default()
     };
     finish(&outcome, after, context)
 }

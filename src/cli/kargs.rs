@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         After {
             reboot: arguments.reboot,
             unchanged_exit_77: arguments.unchanged_exit_77,
+            ..After::default()
         },
         context,
     )

@@ -12,20 +12,28 @@ mod db;
 mod deploy;
 mod finalize;
 mod image;
+mod initramfs;
 mod initramfs_etc;
+mod install;
 mod kargs;
+mod layering;
 mod outcome;
+mod override_;
 mod pin;
 mod progress;
 mod provision;
 mod rebase;
+mod reset;
 mod rollback;
 mod status;
 mod status_layers;
+mod transaction;
+mod uninstall;
 mod upgrade;
 mod usroverlay;
 mod version;
 
+use crate::deployment::advance::Extent;
 use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
 use crate::host::{environment, mounts};
@@ -34,6 +42,7 @@ use crate::report::Report;
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use ostree_ext::glib;
+use outcome::After;
 use progress::Progress;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -82,6 +91,13 @@ enum Verb {
     Upgrade(upgrade::Arguments),
     Rebase(rebase::Arguments),
     Deploy(deploy::Arguments),
+    Install(install::Arguments),
+    Uninstall(uninstall::Arguments),
+    /// Packages of the image: replace, remove, reset, list
+    #[command(subcommand)]
+    Override(override_::Command),
+    Reset(reset::Arguments),
+    Initramfs(initramfs::Arguments),
     Rollback(rollback::Arguments),
     Cleanup(cleanup::Arguments),
     Kargs(kargs::Arguments),
@@ -129,8 +145,57 @@ impl FetchArguments {
     fn fetch(&self) -> Fetch {
         Fetch {
             cache_only: self.cache_only,
-            download_only: self.download_only,
+            extent: if self.download_only {
+                Extent::Download
+            } else {
+                Extent::Publish
+            },
             lock_finalization: self.lock_finalization,
+        }
+    }
+}
+
+/// Options of the verbs that change what stands on top of the image.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChangeArguments {
+    /// Print what would be done and change nothing
+    #[arg(short = 'n', long, conflicts_with = "reboot")]
+    dry_run: bool,
+    /// Print what would be done as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+    /// Answer every question with yes
+    #[arg(short = 'y', long)]
+    assumeyes: bool,
+    /// End with 77 when nothing changed
+    #[arg(long)]
+    unchanged_exit_77: bool,
+    /// Stage the deployment, but do not apply it before `finalize-deployment`
+    #[arg(long)]
+    lock_finalization: bool,
+    /// Reboot when a new deployment was made
+    #[arg(short, long)]
+    reboot: bool,
+}
+
+impl ChangeArguments {
+    fn fetch(&self) -> Fetch {
+        Fetch {
+            cache_only: false,
+            extent: if self.dry_run {
+                Extent::Plan
+            } else {
+                Extent::Publish
+            },
+            lock_finalization: self.lock_finalization,
+        }
+    }
+
+    fn after(&self) -> After {
+        After {
+            reboot: self.reboot,
+            unchanged_exit_77: self.unchanged_exit_77,
+            json: self.json,
         }
     }
 }
@@ -189,6 +254,12 @@ impl Verb {
             Self::Upgrade(_) => Some("upgrade"),
             Self::Rebase(_) => Some("rebase"),
             Self::Deploy(_) => Some("deploy"),
+            Self::Install(_) => Some("install"),
+            Self::Uninstall(_) => Some("uninstall"),
+            Self::Override(command) => command.writes(),
+            Self::Reset(_) => Some("reset"),
+            Self::Initramfs(arguments) if arguments.only_looks() => None,
+            Self::Initramfs(_) => Some("initramfs"),
             Self::Rollback(_) => Some("rollback"),
             Self::Cleanup(_) => Some("cleanup"),
             Self::Kargs(arguments) if arguments.only_looks() => None,
@@ -274,6 +345,11 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Upgrade(arguments) => upgrade::run(arguments, &mut context),
         Verb::Rebase(arguments) => rebase::run(arguments, &mut context),
         Verb::Deploy(arguments) => deploy::run(arguments, &mut context),
+        Verb::Install(arguments) => install::run(arguments, &mut context),
+        Verb::Uninstall(arguments) => uninstall::run(arguments, &mut context),
+        Verb::Override(command) => override_::run(command, &mut context),
+        Verb::Reset(arguments) => reset::run(arguments, &mut context),
+        Verb::Initramfs(arguments) => initramfs::run(arguments, &mut context),
         Verb::Rollback(arguments) => rollback::run(arguments, &mut context),
         Verb::Cleanup(arguments) => cleanup::run(arguments, &mut context),
         Verb::Kargs(arguments) => kargs::run(arguments, &mut context),

@@ -1,6 +1,6 @@
 //! What a verb prints when it is done, and the exit status it ends with.
 
-use crate::cli::{Context, UNCHANGED};
+use crate::cli::{Context, UNCHANGED, db, transaction};
 use crate::deployment::staging::Published;
 use crate::ops::{Outcome, reboot};
 use anyhow::Result;
@@ -12,6 +12,8 @@ pub(crate) struct After {
     pub(crate) reboot: bool,
     /// End with 77 when nothing changed.
     pub(crate) unchanged_exit_77: bool,
+    /// Print what would be done as JSON.
+    pub(crate) json: bool,
 }
 
 /// Prints the outcome, reboots where asked, and returns the exit status.
@@ -21,8 +23,20 @@ pub(crate) fn finish(outcome: &Outcome, after: After, context: &mut Context<'_>)
             writeln!(context.out, "{why}")?;
             return Ok(if after.unchanged_exit_77 { UNCHANGED } else { 0 });
         }
-        Outcome::Downloaded(image) => {
+        Outcome::Planned(plan) => {
+            if after.json {
+                writeln!(context.out, "{:#}", transaction::json(plan)?)?;
+            } else {
+                write!(context.out, "{}", transaction::text(plan))?;
+                writeln!(context.out, "Exiting because of '--dry-run' option")?;
+            }
+            return Ok(0);
+        }
+        Outcome::Downloaded { image, packages } => {
             writeln!(context.out, "Update downloaded: {}", image.manifest_digest)?;
+            if *packages > 0 {
+                writeln!(context.out, "  Packages on top: {packages}")?;
+            }
             return Ok(0);
         }
         Outcome::Changed(what) => writeln!(context.out, "{what}")?,
@@ -30,7 +44,9 @@ pub(crate) fn finish(outcome: &Outcome, after: After, context: &mut Context<'_>)
             how,
             reference,
             image,
+            difference,
         } => {
+            db::print_block(difference, context.out)?;
             writeln!(context.out, "Queued for next boot: {reference}")?;
             if let Some(version) = image.version() {
                 writeln!(context.out, "  Version: {version}")?;

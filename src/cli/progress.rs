@@ -86,7 +86,7 @@ impl Report for Progress {
                 Event::Step { text } => write_line(&format!("{text} ...")),
                 Event::Note { text } => write_line(&text),
                 Event::Warning { text } => write_line(&format!("warning: {text}")),
-                Event::Count { .. } => {}
+                Event::Count { .. } | Event::Timing { .. } => {}
                 Event::Bytes {
                     item,
                     done: bytes,
@@ -121,6 +121,7 @@ impl Report for Progress {
                         bar.set_position(done);
                         bar.set_message(text);
                     }
+                    Event::Timing { .. } => {}
                     Event::Bytes { item, done, total } => {
                         let bar = items.entry(item.clone()).or_insert_with(|| {
                             let bar = all.add(ProgressBar::new(total)).with_style(style());

@@ -1,5 +1,6 @@
 //! `rebase` on the command line.
 
+use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
 use crate::cli::{Context, FetchArguments};
 use crate::ops::rebase::{self, Options};
@@ -15,6 +16,10 @@ pub(crate) struct Arguments {
     revision: Option<String>,
     #[command(flatten)]
     fetch: FetchArguments,
+    #[command(flatten)]
+    packages: PackageArguments,
+    #[command(flatten)]
+    set_up: SetUpArguments,
     /// Refuse an image that is older than the current one
     #[arg(long)]
     disallow_downgrade: bool,
@@ -22,7 +27,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
     let host = context.host_to_change("rebase", arguments.fetch.reboot)?;
+    let mut layering = arguments.set_up.layering();
+    arguments.packages.add_to(&mut layering)?;
     let options = Options {
+        layering,
         target: context.target(),
         reference: arguments.reference.clone(),
         revision: arguments.revision.clone(),
@@ -34,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         &outcome,
         After {
             reboot: arguments.fetch.reboot,
-            unchanged_exit_77: false,
+            ..After::default()
         },
         context,
     )

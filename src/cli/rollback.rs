@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         &outcome,
         After {
             reboot: arguments.reboot,
-            unchanged_exit_77: false,
+            ..After::default()
         },
         context,
     )

@@ -1,5 +1,6 @@
 //! `upgrade` on the command line.
 
+use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
 use crate::cli::{Context, FetchArguments, UNCHANGED};
 use crate::ops::check::{self, Available};
@@ -15,6 +16,10 @@ use std::io::Write;
 pub(crate) struct Arguments {
     #[command(flatten)]
     fetch: FetchArguments,
+    #[command(flatten)]
+    packages: PackageArguments,
+    #[command(flatten)]
+    set_up: SetUpArguments,
     /// Only say whether an update exists; ends with 77 when there is none
     #[arg(long, conflicts_with_all = ["reboot", "cache_only", "download_only"])]
     check: bool,
@@ -53,7 +58,10 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         return Ok(0);
     }
     let host = context.host_to_change("upgrade", arguments.fetch.reboot)?;
+    let mut layering = arguments.set_up.layering();
+    arguments.packages.add_to(&mut layering)?;
     let options = Options {
+        layering,
         target: context.target(),
         fetch: arguments.fetch.fetch(),
         allow_downgrade: arguments.allow_downgrade,
@@ -62,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     let after = After {
         reboot: arguments.fetch.reboot,
         unchanged_exit_77: arguments.unchanged_exit_77,
+        ..After::default()
     };
     finish(&outcome, after, context)
 }

@@ -1,7 +1,9 @@
-//! The way from an image to the next boot entry, shared by the verbs that take it.
+//! The way from an image and the requests on top of it to the next boot entry, shared by the verbs that take it.
 //!
-//! Obtain the image (registry or store), check that it can boot, work out the kernel arguments, publish, clean.
+//! Obtain the image (registry or store), derive a commit where something is asked for on top, check that it can boot,
+//! work out the kernel arguments, publish, clean. A request that cannot be met fails before anything is published.
 
+use crate::deployment::forget;
 use crate::deployment::origin::Origin;
 use crate::deployment::prune;
 use crate::deployment::staging::{self, NewDeployment, Published};
@@ -11,9 +13,17 @@ use crate::image::content::CommitTree;
 use crate::image::pull::{self, PullOptions};
 use crate::image::reference::ImageReference;
 use crate::image::store::{self, StoredImage};
+use crate::layer::assemble::{self, Input, Network};
+use crate::layer::intent::PackageRequest;
+use crate::layer::packages::{self, PackageDifference, Packages};
+use crate::layer::places::Places;
+use crate::layer::plan::Plan;
+use crate::layer::record;
 use crate::report::Report;
 use anyhow::Result;
 use ostree_ext::ostree;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where an image may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +34,19 @@ pub enum Source {
     CacheOnly,
 }
 
-/// An image on its way to being the next boot entry.
+/// How far to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// Solve, and tell what would be done.
+    Plan,
+    /// Fetch everything that is needed.
+    Download,
+    /// Publish the deployment.
+    #[default]
+    Publish,
+}
+
+/// An image with requests on top, on its way to being the next boot entry.
 #[derive(Debug)]
 pub struct Advance<'a> {
     /// The stateroot it goes to.
@@ -35,8 +57,34 @@ pub struct Advance<'a> {
     pub origin: &'a Origin,
     /// The deployment it continues.
     pub merge: Option<&'a ostree::Deployment>,
+    /// Requests that must not be dormant.
+    pub active: &'a [PackageRequest],
+    /// What the network may be used for.
+    pub network: Network,
+    /// How long one maintainer script may run.
+    pub script_timeout: Duration,
+    /// How far to go.
+    pub extent: Extent,
     /// Stage it locked.
     pub lock_finalization: bool,
+}
+
+/// What became of an [`Advance`].
+#[derive(Clone, Debug)]
+pub enum Advanced {
+    /// The deployment it continues is just that already.
+    Unchanged,
+    /// What would be done on top of the image.
+    Planned(Plan),
+    /// Everything is here; so many packages on top.
+    Downloaded(usize),
+    /// It boots next.
+    Published {
+        /// Staged until shutdown, or written.
+        how: Published,
+        /// How its packages differ from those of the deployment it continues.
+        difference: PackageDifference,
+    },
 }
 
 /// Returns the image, stored and checked to be bootable.
@@ -78,17 +126,94 @@ pub fn obtain(
     Ok(image)
 }
 
-/// Publishes a stored image as the next boot entry and removes what is no longer needed.
+/// Returns the image below a deployment, without what is layered on it.
+pub fn image_of(host: &Host, deployment: &ostree::Deployment) -> Result<StoredImage> {
+    let repo = host.repo();
+    store::query_commit(&repo, &record::base_of(&repo, &deployment.csum())?)
+}
+
+/// Goes the way as far as asked, and removes what is no longer needed.
 ///
-/// A failure to remove is a warning: the next successful run removes it.
-pub fn advance(lock: &WriteLock<'_>, step: &Advance<'_>, report: &dyn Report) -> Result<Published> {
-    let kernel_arguments = staging::kernel_arguments(lock.host(), step.merge, &step.image.commit)?;
+/// Fails before anything is published when a request cannot be met. A failure to remove is a warning: the next
+/// successful run removes it.
+pub fn advance(lock: &WriteLock<'_>, step: &Advance<'_>, report: &dyn Report) -> Result<Advanced> {
+    let host = lock.host();
+    let repo = host.repo();
+    let intent = step.origin.intent()?;
+    let places = Places::of(host.path(), step.stateroot);
+    let commit = if intent.is_empty() {
+        match step.extent {
+            Extent::Plan => return Ok(Advanced::Planned(Plan::default())),
+            Extent::Download => return Ok(Advanced::Downloaded(0)),
+            Extent::Publish => step.image.commit.clone(),
+        }
+    } else {
+        let input = Input {
+            repo: &repo,
+            base: &step.image.commit,
+            intent: &intent,
+            places: &places,
+            etc: live_etc(host, step),
+            network: step.network,
+            script_timeout: step.script_timeout,
+        };
+        let solved = assemble::solve(input, report).map_err(|error| match step.merge {
+            Some(merge) if !is_on(&repo, merge, step.image) => with_way_out(error),
+            _ => error,
+        })?;
+        solved.refuse_dormant(step.active)?;
+        let count = solved.plan().packages.len();
+        match step.extent {
+            Extent::Plan => return Ok(Advanced::Planned(solved.plan().clone())),
+            Extent::Download => {
+                solved.download()?;
+                return Ok(Advanced::Downloaded(count));
+            }
+            Extent::Publish if solved.is_idle() => step.image.commit.clone(),
+            Extent::Publish => solved.build(&deployed_commits(host))?,
+        }
+    };
+    if is_deployed(step, &commit)? {
+        return Ok(Advanced::Unchanged);
+    }
+    if commit != step.image.commit {
+        CommitTree::open(&repo, &commit)?.require_bootable()?;
+    }
+    publish(lock, step, &commit, report)
+}
+
+fn is_on(repo: &ostree::Repo, deployment: &ostree::Deployment, image: &StoredImage) -> bool {
+    record::base_of(repo, &deployment.csum()).is_ok_and(|base| base == image.commit)
+}
+
+/// Says what to do about requests that were met on the former image and cannot be on the new one.
+fn with_way_out(error: anyhow::Error) -> anyhow::Error {
+    let kinds = [Kind::NotFound, Kind::Unsupported, Kind::Usage];
+    let Some(fault) = Fault::find(&error).filter(|fault| kinds.contains(&fault.kind)) else {
+        return error;
+    };
+    Fault::new(
+        Kind::Unsupported,
+        format!("The requests cannot be met on the new image: {}", fault.message),
+    )
+    .hint("nothing was changed; give a package up with `apt-ostree uninstall PKG`, an override with `apt-ostree override reset PKG`")
+    .into()
+}
+
+fn publish(lock: &WriteLock<'_>, step: &Advance<'_>, commit: &str, report: &dyn Report) -> Result<Advanced> {
+    let repo = lock.host().repo();
+    let kernel_arguments = staging::kernel_arguments(lock.host(), step.merge, commit)?;
+    let before = match step.merge {
+        Some(merge) => packages::of_commit(&repo, &merge.csum())?,
+        None => Packages::new(),
+    };
+    let difference = packages::difference(&before, &packages::of_commit(&repo, commit)?);
     report.step("Writing the deployment");
-    let published = staging::publish(
+    let how = staging::publish(
         lock,
         &NewDeployment {
             stateroot: step.stateroot,
-            commit: &step.image.commit,
+            commit,
             origin: step.origin,
             merge: step.merge,
             kernel_arguments: &kernel_arguments,
@@ -96,7 +221,37 @@ pub fn advance(lock: &WriteLock<'_>, step: &Advance<'_>, report: &dyn Report) ->
         },
     )?;
     clean(lock, report);
-    Ok(published)
+    Ok(Advanced::Published { how, difference })
+}
+
+/// Returns whether the deployment that is continued is this commit with this origin already.
+fn is_deployed(step: &Advance<'_>, commit: &str) -> Result<bool> {
+    let Some(merge) = step.merge.filter(|merge| merge.csum() == commit) else {
+        return Ok(false);
+    };
+    // An origin that cannot be read is replaced.
+    Ok(Origin::of(merge).is_ok_and(|origin| origin.is_same(step.origin)))
+}
+
+fn deployed_commits(host: &Host) -> Vec<String> {
+    let deployments = host.deployments();
+    deployments
+        .iter()
+        .map(|deployment| deployment.csum().to_string())
+        .collect()
+}
+
+/// Returns the `/etc` that libostree will merge from, and what it began as.
+fn live_etc(host: &Host, step: &Advance<'_>) -> Option<(PathBuf, PathBuf)> {
+    step.merge?;
+    let merge = host.sysroot().merge_deployment(Some(step.stateroot))?;
+    let relative = host.sysroot().deployment_dirpath(&merge);
+    let root = host.path().join(relative.as_str());
+    let current = match host.booted() {
+        Some(booted) if booted.equal(&merge) => host.path().join("etc"),
+        _ => root.join("etc"),
+    };
+    Some((current, root.join("usr/etc")))
 }
 
 /// Fails when `new` was created before the image of `current`; images that do not say when they were made pass.
@@ -136,5 +291,8 @@ pub fn clean(lock: &WriteLock<'_>, report: &dyn Report) {
         Err(error) => report.warning(&format!(
             "What is no longer needed could not be removed: {error:#}."
         )),
+    }
+    if let Err(error) = forget::forget_unused(lock) {
+        report.warning(&format!("{error:#}."));
     }
 }

@@ -87,7 +87,7 @@ impl Layers {
     /// Returns what is told of an intent and of the commit that came of it.
     ///
     /// Fails when the commit, its record or its base cannot be read.
-    pub(super) fn read(repo: &ostree::Repo, commit: &str, intent: &Intent) -> Result<Self> {
+    pub fn read(repo: &ostree::Repo, commit: &str, intent: &Intent) -> Result<Self> {
         let record = record::read(repo, commit)?;
         let mut layers = Self::of(intent, record.as_ref());
         if record.is_none() {
@@ -111,7 +111,7 @@ impl Layers {
         let requests = intent.packages.iter().map(ToString::to_string);
         self.inactive_requests = requests.filter(|text| dormant(text)).collect();
         let local = intent.local_packages.iter();
-        let local = local.filter(|package| dormant(&package.to_string()));
+        let local = local.filter(|package| dormant(&package.id()));
         self.inactive_requests.extend(local.map(LocalPackage::id));
         let removals = intent
             .removals

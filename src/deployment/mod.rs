@@ -3,6 +3,7 @@
 
 pub mod advance;
 mod content;
+pub mod forget;
 pub mod layered;
 pub mod live;
 pub mod model;

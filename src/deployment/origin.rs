@@ -113,6 +113,11 @@ impl Origin {
         }
     }
 
+    /// Returns whether two origins say the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.file.to_data() == other.file.to_data()
+    }
+
     /// Returns the key file as libostree takes it.
     pub fn key_file(&self) -> &glib::KeyFile {
         &self.file

@@ -7,10 +7,13 @@
 
 mod acquire;
 pub mod analysis;
+pub mod answers;
 mod apt_conf;
 pub mod archive;
+pub mod assemble;
 pub mod base;
 pub mod cache;
+pub mod change;
 pub mod commit;
 mod conflicts;
 mod deb;

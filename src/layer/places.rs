@@ -26,6 +26,11 @@ impl Places {
         self.var.join("cache/apt-ostree")
     }
 
+    /// Returns the file that holds the answers for debconf with this SHA-256.
+    pub fn debconf(&self, digest: &str) -> PathBuf {
+        self.state().join("debconf").join(digest)
+    }
+
     /// Returns the folder of what must be kept.
     pub fn state(&self) -> PathBuf {
         self.var.join("lib/apt-ostree")

@@ -7,8 +7,8 @@ use crate::fault::{Fault, Kind};
 use crate::image::difference::ManifestDifference;
 use crate::image::pull;
 use crate::image::reference::ImageReference;
-use crate::image::store;
 use crate::layer::packages::{self, PackageDifference};
+use crate::layer::record;
 use crate::report::Report;
 use anyhow::{Context, Result};
 
@@ -40,7 +40,7 @@ pub fn check(host: &Host, stateroot: Option<&str>) -> Result<Option<Available>> 
     })?;
     let reference = Origin::of(&merge)?.require_reference()?;
     let remote = pull::inspect(&reference).with_context(|| format!("Checking {reference}"))?;
-    let current = store::query_commit(&host.repo(), &merge.csum()).ok();
+    let current = advance::image_of(host, &merge).ok();
     if current
         .as_ref()
         .is_some_and(|current| current.manifest_digest == remote.manifest_digest)
@@ -76,7 +76,8 @@ pub fn preview(
     let image = advance::obtain(&lock, &available.reference, advance::Source::Network, report)?;
     let repo = host.repo();
     let before = match host.merge_deployment(&stateroot) {
-        Some(merge) => packages::of_commit(&repo, &merge.csum())?,
+        // What is layered comes on top of both.
+        Some(merge) => packages::of_commit(&repo, &record::base_of(&repo, &merge.csum())?)?,
         None => packages::Packages::new(),
     };
     let after = packages::of_commit(&repo, &image.commit)?;

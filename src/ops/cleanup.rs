@@ -1,5 +1,6 @@
 //! `cleanup`: drop deployments and what nothing needs any more.
 
+use crate::deployment::forget;
 use crate::deployment::prune;
 use crate::deployment::staging;
 use crate::deployment::sysroot::Host;
@@ -53,6 +54,7 @@ pub fn run(host: &Host, target: &Target, what: What, report: &dyn Report) -> Res
     }
     if dropped > 0 || what.base {
         let freed = prune::clean(&lock)?;
+        forget::forget_unused(&lock)?;
         report.note(&format!(
             "Removed {} images and {} layers ({} objects, {} bytes).",
             freed.images, freed.layers, freed.objects, freed.bytes

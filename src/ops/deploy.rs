@@ -5,7 +5,9 @@ use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
 use crate::image::reference::ImageReference;
-use crate::image::store::{self, StoredImage};
+use crate::image::store::StoredImage;
+use crate::layer::assemble::Network;
+use crate::ops::layering::Layering;
 use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
@@ -19,6 +21,8 @@ pub struct Options {
     pub revision: String,
     /// Cache only, download only, locked.
     pub fetch: Fetch,
+    /// What changes on top of the image at the same time.
+    pub layering: Layering,
     /// Refuse an image that was created before the current one.
     pub disallow_downgrade: bool,
 }
@@ -52,14 +56,6 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     if options.disallow_downgrade {
         advance::refuse_downgrade(host, &merge, &image, "leave out `--disallow-downgrade`")?;
     }
-    if image.commit == merge.csum()
-        && origin.pinned_digest().as_deref() == Some(image.manifest_digest.as_str())
-    {
-        return Ok(Outcome::Unchanged(format!(
-            "The image {} is deployed already.",
-            image.manifest_digest
-        )));
-    }
     origin.set_pinned_digest(Some(&image.manifest_digest));
     options.fetch.conclude(
         &lock,
@@ -68,8 +64,11 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             origin: &origin,
             merge: Some(&merge),
             reference,
+            network: Network::Usual,
+            unchanged: format!("The image {} is deployed already.", image.manifest_digest),
             image,
         },
+        &options.layering,
         report,
     )
 }
@@ -127,11 +126,10 @@ fn by_version(
 }
 
 fn deployed(lock: &WriteLock<'_>, matches: impl Fn(&StoredImage) -> bool) -> Option<StoredImage> {
-    let repo = lock.host().repo();
     lock.host()
         .deployments()
         .iter()
-        .filter_map(|deployment| store::query_commit(&repo, &deployment.csum()).ok())
+        .filter_map(|deployment| advance::image_of(lock.host(), deployment).ok())
         .find(|image| matches(image))
 }
 

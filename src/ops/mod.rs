@@ -9,8 +9,12 @@ pub mod db;
 pub mod deploy;
 pub mod finalize;
 pub mod image;
+pub mod initramfs;
 pub mod initramfs_etc;
 pub mod kargs;
+pub mod layer;
+pub mod layering;
+pub mod override_list;
 pub mod pin;
 pub mod provision;
 pub mod rebase;
@@ -21,14 +25,18 @@ pub mod store;
 pub mod upgrade;
 pub mod usroverlay;
 
-use crate::deployment::advance::{self, Advance, Source};
+use crate::deployment::advance::{self, Advance, Advanced, Extent, Source};
 use crate::deployment::origin::Origin;
 use crate::deployment::staging::Published;
 use crate::deployment::sysroot::{Patience, WriteLock};
 use crate::image::reference::ImageReference;
 use crate::image::store::StoredImage;
+use crate::layer::assemble::Network;
+use crate::layer::packages::PackageDifference;
+use crate::layer::plan::Plan;
 use crate::report::Report;
 use anyhow::Result;
+use layering::{Layering, Requested};
 use ostree_ext::ostree;
 
 /// What a verb did, so that repeating it is safe and a script can tell.
@@ -36,8 +44,15 @@ use ostree_ext::ostree;
 pub enum Outcome {
     /// Nothing had to change; the sentence says why.
     Unchanged(String),
-    /// The image is stored and nothing was deployed.
-    Downloaded(StoredImage),
+    /// What would be done on top of the image; nothing was changed.
+    Planned(Plan),
+    /// Everything is stored and nothing was deployed.
+    Downloaded {
+        /// The image.
+        image: StoredImage,
+        /// How many packages on top.
+        packages: usize,
+    },
     /// A new deployment boots next.
     Published {
         /// Staged until shutdown, or written.
@@ -46,6 +61,8 @@ pub enum Outcome {
         reference: ImageReference,
         /// What it was deployed from.
         image: StoredImage,
+        /// How its packages differ from those of the deployment it continues.
+        difference: PackageDifference,
     },
     /// The boot order or an entry changed without a new image; the sentence says how.
     Changed(String),
@@ -60,13 +77,13 @@ pub struct Target {
     pub patience: Patience,
 }
 
-/// Where the image of a new deployment comes from and how far to go with it.
+/// Where a new deployment comes from and how far to go with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fetch {
     /// Use only what is stored.
     pub cache_only: bool,
-    /// Store the image and stop.
-    pub download_only: bool,
+    /// How far to go.
+    pub extent: Extent,
     /// Stage, but do not apply at shutdown until `finalize-deployment`.
     pub lock_finalization: bool,
 }
@@ -78,6 +95,10 @@ struct Next<'a> {
     merge: Option<&'a ostree::Deployment>,
     reference: ImageReference,
     image: StoredImage,
+    /// What the network may be used for where that is not forbidden.
+    network: Network,
+    /// What is said when the deployment is there already.
+    unchanged: String,
 }
 
 impl Fetch {
@@ -90,23 +111,44 @@ impl Fetch {
         }
     }
 
-    /// Publishes a stored image, or stops here where only the download was asked for.
-    fn conclude(self, lock: &WriteLock<'_>, next: Next<'_>, report: &dyn Report) -> Result<Outcome> {
-        if self.download_only {
-            return Ok(Outcome::Downloaded(next.image));
-        }
+    /// Changes what is asked for on top of a stored image, and goes as far as asked.
+    fn conclude(
+        self,
+        lock: &WriteLock<'_>,
+        next: Next<'_>,
+        layering: &Layering,
+        report: &dyn Report,
+    ) -> Result<Outcome> {
+        let network = if self.cache_only {
+            Network::Off
+        } else {
+            next.network
+        };
+        let Requested { active } = layering.request(lock, &next, network)?;
         let step = Advance {
             stateroot: next.stateroot,
             image: &next.image,
             origin: next.origin,
             merge: next.merge,
+            active: &active,
+            network,
+            script_timeout: layering.script_timeout,
+            extent: self.extent,
             lock_finalization: self.lock_finalization,
         };
-        let how = advance::advance(lock, &step, report)?;
-        Ok(Outcome::Published {
-            how,
-            reference: next.reference,
-            image: next.image,
+        Ok(match advance::advance(lock, &step, report)? {
+            Advanced::Unchanged => Outcome::Unchanged(next.unchanged),
+            Advanced::Planned(plan) => Outcome::Planned(plan),
+            Advanced::Downloaded(packages) => Outcome::Downloaded {
+                image: next.image,
+                packages,
+            },
+            Advanced::Published { how, difference } => Outcome::Published {
+                how,
+                reference: next.reference,
+                image: next.image,
+                difference,
+            },
         })
     }
 }

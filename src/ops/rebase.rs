@@ -6,6 +6,8 @@ use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::image::policy::Policy;
 use crate::image::reference::{self, Resolved};
+use crate::layer::assemble::Network;
+use crate::ops::layering::Layering;
 use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
@@ -21,6 +23,8 @@ pub struct Options {
     pub revision: Option<String>,
     /// Cache only, download only, locked.
     pub fetch: Fetch,
+    /// What changes on top of the image at the same time.
+    pub layering: Layering,
     /// Refuse an image that was created before the current one.
     pub disallow_downgrade: bool,
 }
@@ -41,18 +45,18 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     });
     let policy = Policy::load()?;
     let resolved = reference::resolve(&options.reference, &policy)?;
-    let (current, followed, resolved) = match known {
-        None => (None, None, reference::follow(None, resolved)?),
+    let (current, resolved) = match known {
+        None => (None, reference::follow(None, resolved)?),
         Some(Ok((origin, followed))) => {
             let resolved = reference::follow(followed.as_ref(), resolved)?;
-            (Some(origin), followed, resolved)
+            (Some(origin), resolved)
         }
         Some(Err(error)) => {
             require_explicit_form(&resolved)?;
             report.warning(&format!(
                 "The current origin cannot be read and is replaced: {error:#}."
             ));
-            (None, None, resolved)
+            (None, resolved)
         }
     };
     if let Some(note) = &resolved.chosen_form_note {
@@ -78,21 +82,18 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             advance::refuse_downgrade(host, merge, &image, "leave out `--disallow-downgrade`")?;
         }
     }
-    let same_intent = followed.as_ref() == Some(&reference) && options.revision.is_none();
-    if same_intent && merge.as_ref().is_some_and(|merge| merge.csum() == image.commit) {
-        return Ok(Outcome::Unchanged(format!(
-            "This host already follows {reference}, and its image has not changed."
-        )));
-    }
     options.fetch.conclude(
         &lock,
         Next {
             stateroot: &stateroot,
             origin: &origin,
             merge: merge.as_ref(),
+            network: Network::Usual,
+            unchanged: format!("This host already follows {reference}, and its image has not changed."),
             reference,
             image,
         },
+        &options.layering,
         report,
     )
 }

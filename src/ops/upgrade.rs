@@ -4,6 +4,8 @@ use crate::deployment::advance;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
+use crate::layer::assemble::Network;
+use crate::ops::layering::Layering;
 use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
@@ -15,13 +17,15 @@ pub struct Options {
     pub target: Target,
     /// Cache only, download only, locked.
     pub fetch: Fetch,
+    /// What changes on top of the image at the same time.
+    pub layering: Layering,
     /// Accept an image that was created before the current one.
     pub allow_downgrade: bool,
 }
 
-/// Makes the newest image of the followed reference boot next.
+/// Makes the newest image of the followed reference boot next, with the requests on top of it met anew.
 ///
-/// Until the new deployment is published the booted and the pending deployments are untouched. A digest that
+/// A request that can no longer be met fails before anything is staged. Until the new deployment is published the booted and the pending deployments are untouched. A digest that
 /// `deploy` fixed is followed no longer.
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
     let lock = host.lock("upgrade", options.target.patience, report)?;
@@ -37,9 +41,6 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     let reference = origin.require_reference()?;
     let image = advance::obtain(&lock, &reference, options.fetch.source(), report)
         .with_context(|| format!("Upgrading to {reference}"))?;
-    if image.commit == merge.csum() && origin.pinned_digest().is_none() {
-        return Ok(Outcome::Unchanged("No upgrade available.".to_owned()));
-    }
     if !options.allow_downgrade {
         advance::refuse_downgrade(host, &merge, &image, "accept it with `--allow-downgrade`")?;
     }
@@ -52,7 +53,10 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             merge: Some(&merge),
             reference,
             image,
+            network: Network::Fresh,
+            unchanged: "No upgrade available.".to_owned(),
         },
+        &options.layering,
         report,
     )
 }

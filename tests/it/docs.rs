@@ -215,7 +215,20 @@ fn every_verb_and_option_is_documented_and_nothing_else() {
             .map(|(_, body)| *body)
     };
     let mut shared = options_in(section("Options that every verb takes").expect("the global options"));
-    let deploying = options_in(section("Options of the verbs that deploy").expect("the shared options"));
+    let told_for = |heading: &str| options_in(section(heading).expect("the shared options"));
+    let deploying = ["upgrade", "rebase", "deploy"];
+    let changing = ["install", "uninstall", "override"];
+    let families = [
+        (deploying.to_vec(), told_for("Options of the verbs that deploy")),
+        (
+            changing.to_vec(),
+            told_for("Options of the verbs that change packages"),
+        ),
+        (
+            [&deploying[..], &changing[..], &["reset"]].concat(),
+            told_for("Options for packages"),
+        ),
+    ];
     shared.push("--help".to_owned());
     let command = <apt_ostree::cli::Cli as clap::CommandFactory>::command();
     let mut found = Vec::new();
@@ -229,8 +242,13 @@ fn every_verb_and_option_is_documented_and_nothing_else() {
             continue;
         };
         let mut told = options_in(body);
-        if ["upgrade", "rebase", "deploy"].contains(&verb.as_str()) {
-            told.extend(deploying.iter().cloned());
+        for (verbs, options) in &families {
+            if verbs
+                .iter()
+                .any(|start| verb == start || verb.starts_with(&format!("{start} ")))
+            {
+                told.extend(options.iter().cloned());
+            }
         }
         // What all verbs of a family take may stand in the family's own section.
         if let Some(family) = verb.split_once(' ').and_then(|(family, _)| section(family)) {

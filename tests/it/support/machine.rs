@@ -22,10 +22,14 @@ pub struct Machine {
 impl Machine {
     /// Starts a registry and makes a sysroot without deployments.
     pub fn new() -> Self {
+        Self::with_sysroot(TestSysroot::new())
+    }
+
+    /// Starts a registry for a sysroot that is there.
+    pub fn with_sysroot(sysroot: TestSysroot) -> Self {
         let home = Home::new();
         let registry = Registry::start();
         home.insecure(&[&registry.location()]);
-        let sysroot = TestSysroot::new();
         repo::ostree(&sysroot.repo(), &["config", "set", "sysroot.bootloader", "none"]);
         Self {
             home,

@@ -124,6 +124,11 @@ impl Package {
         self
     }
 
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns `name_version_architecture.deb`, with the colon of an epoch as apt writes it.
     pub fn file_name(&self) -> String {
         let version = self.version.replace(':', "%3a");

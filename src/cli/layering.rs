@@ -1,0 +1,188 @@
+//! Arguments of the verbs that change what stands on top of the image.
+
+use crate::fault::{Fault, Kind};
+use crate::layer::assemble::SCRIPT_TIMEOUT;
+use crate::layer::change::Change;
+use crate::layer::intent::{ConflictMode, PackageRequest, ScriptMode};
+use crate::ops::layering::Layering;
+use anyhow::Result;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How packages are set up.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct SetUpArguments {
+    /// What to do with a maintainer script that cannot work here: refuse before anything is unpacked, run it and tell,
+    /// or leave it out; the host keeps to it
+    #[arg(long, value_name = "MODE", value_parser = script_mode())]
+    scripts: Option<ScriptMode>,
+    /// Whose file stays when two packages ship the same path; the host keeps to it
+    #[arg(long, value_name = "MODE", value_parser = conflict_mode())]
+    conflicts: Option<ConflictMode>,
+    /// Answers for debconf, in the form of `debconf-set-selections`; the host keeps them
+    #[arg(long, value_name = "FILE")]
+    debconf: Option<PathBuf>,
+    /// How long one maintainer script may run, such as 90s, 10min or 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    script_timeout: Option<Duration>,
+}
+
+/// Packages on top, for a verb that does something else in the first place.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct PackageArguments {
+    /// Put a package on top of the image as well; may be given several times
+    #[arg(long, value_name = "PKG")]
+    install: Vec<String>,
+    /// Take a package on top away as well; may be given several times
+    #[arg(long, value_name = "PKG")]
+    uninstall: Vec<String>,
+}
+
+impl SetUpArguments {
+    /// Returns changed settings and no requests.
+    pub(crate) fn layering(&self) -> Layering {
+        Layering {
+            change: Change {
+                scripts: self.scripts,
+                conflicts: self.conflicts,
+                ..Change::default()
+            },
+            debconf: self.debconf.clone(),
+            script_timeout: self.script_timeout.unwrap_or(SCRIPT_TIMEOUT),
+            ..Layering::default()
+        }
+    }
+}
+
+impl PackageArguments {
+    /// Adds the requests to a change.
+    pub(crate) fn add_to(&self, layering: &mut Layering) -> Result<()> {
+        let wanted = Wanted::parse(&self.install)?;
+        layering.change.install.extend(wanted.requests);
+        layering.install_files.extend(wanted.files);
+        layering.change.uninstall.extend(self.uninstall.iter().cloned());
+        Ok(())
+    }
+
+    /// Returns whether packages are put on top.
+    pub(crate) fn installs(&self) -> bool {
+        !self.install.is_empty()
+    }
+}
+
+/// What a user named, told apart.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Packages from repositories.
+    pub(crate) requests: Vec<PackageRequest>,
+    /// Paths and addresses of package files.
+    pub(crate) files: Vec<String>,
+}
+
+impl Wanted {
+    /// Tells names from files: a file's name ends with `.deb`, or begins as a path or an address does.
+    ///
+    /// Fails for what is neither, and for an address that anybody on the way could answer.
+    pub(crate) fn parse(words: &[String]) -> Result<Self, Fault> {
+        let mut wanted = Self::default();
+        for word in words {
+            let is_file = word.ends_with(".deb")
+                || ["/", "./", "../", "https://"]
+                    .iter()
+                    .any(|start| word.starts_with(start));
+            if word.starts_with("http://") {
+                return Err(Fault::new(
+                    Kind::Usage,
+                    format!("{word} is refused: nothing proves who answers there"),
+                )
+                .hint("use https://, or fetch the file, check it and name its path"));
+            }
+            if is_file {
+                wanted
+                    .files
+                    .push(word.strip_prefix("file://").unwrap_or(word).to_owned());
+            } else {
+                wanted.requests.push(word.parse()?);
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Returns the requests, where files make no sense.
+    pub(crate) fn only_requests(self, verb: &str) -> Result<Vec<PackageRequest>, Fault> {
+        match self.files.first() {
+            None => Ok(self.requests),
+            Some(file) => Err(Fault::new(
+                Kind::Usage,
+                format!("`{verb}` takes names of packages, and {file} is a file"),
+            )),
+        }
+    }
+}
+
+fn script_mode() -> impl TypedValueParser<Value = ScriptMode> {
+    let words = ScriptMode::WORDS.iter().map(|(_, word)| *word);
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<ScriptMode>())
+}
+
+fn conflict_mode() -> impl TypedValueParser<Value = ConflictMode> {
+    let words = ConflictMode::WORDS.iter().map(|(_, word)| *word);
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<ConflictMode>())
+}
+
+/// Reads a number with an optional unit; without one it counts seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        _ => return Err(format!("`{unit}` is no unit; there is: s, min, h")),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "give a number, such as 10min".to_owned())?;
+    match number.checked_mul(seconds) {
+        None | Some(0) => Err("it must be more than nothing, and finite".to_owned()),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("10min", 600), ("2m", 120), ("1h", 3600)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "0", "min", "10 min", "5d", "99999999999999999h", "-1"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_and_files() {
+        let words = [
+            "htop",
+            "git/sid",
+            "./a.deb",
+            "/x/b",
+            "c_1_all.deb",
+            "https://h/d.deb",
+        ];
+        let wanted = Wanted::parse(&words.map(str::to_owned)).unwrap();
+        assert_eq!(wanted.requests.len(), 2);
+        assert_eq!(
+            wanted.files,
+            ["./a.deb", "/x/b", "c_1_all.deb", "https://h/d.deb"]
+        );
+        for word in ["http://h/d.deb", "--force", "A"] {
+            assert!(Wanted::parse(&[word.to_owned()]).is_err(), "{word}");
+        }
+    }
+}
