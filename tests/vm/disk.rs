@@ -32,6 +32,17 @@ pub(crate) fn image(name: &str) -> PathBuf {
     path
 }
 
+/// Returns the packages that `hack/packages` downloaded for the base image.
+pub(crate) fn packages() -> Vec<PathBuf> {
+    let folder = cache().join(format!("packages/base-{}/cache/archives", release()));
+    let entries = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}; run hack/vm-test", folder.display()));
+    let files = entries.map(|entry| entry.expect("entry").path());
+    files
+        .filter(|path| path.extension().is_some_and(|end| end == "deb"))
+        .collect()
+}
+
 impl Disk {
     /// Returns a disk with the image installed, made unless the same image was installed already.
     pub(crate) fn with(name: &str, arguments: &[&str]) -> Self {

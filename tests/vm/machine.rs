@@ -133,6 +133,31 @@ impl Machine {
         assert_eq!(status, 0);
     }
 
+    /// Runs a script that may take many minutes; the test fails when the script does.
+    #[track_caller]
+    pub(crate) fn run_long(&mut self, script: &str) {
+        let start = Instant::now();
+        self.run("rm -f /run/status");
+        self.start_script(&format!(
+            "{script}; echo $? >/run/status.new; mv /run/status.new /run/status"
+        ));
+        let end = start + self.accelerator.allow(240);
+        let wait = "for i in $(seq 100); do test -e /run/status && cat /run/status && break; sleep 0.5; done";
+        let status = loop {
+            let status = self.run(wait);
+            if !status.is_empty() || Instant::now() > end {
+                break status;
+            }
+        };
+        crate::tell(&format!("  {:.0?} for {script}", start.elapsed()));
+        assert_eq!(
+            status.trim(),
+            "0",
+            "in the guest: {script}\n{}",
+            self.run("cat /run/background.log")
+        );
+    }
+
     /// Reboots the guest in an orderly way and waits until it is up again.
     pub(crate) fn reboot(&mut self) {
         self.agent.send("systemctl reboot");

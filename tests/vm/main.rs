@@ -4,7 +4,8 @@
 //! The guest needs nothing for this: systemd takes the agent, a shell on a virtio port, from SMBIOS.
 //!
 //! ```text
-//! APT_OSTREE_CACHE/vm-images/RELEASE/{one,two,three,grub2,grub2-two}   OCI directories, made by hack/vm-test
+//! APT_OSTREE_CACHE/vm-images/RELEASE/{one,two,three,layers,grub2,grub2-two}   OCI directories, made by hack/vm-test
+//! APT_OSTREE_CACHE/packages/base-RELEASE                              packages for guests, made by hack/packages
 //! APT_OSTREE_CACHE/vm/KEY/{disk.raw,vars.fd,state}                     a booted host, restored in two seconds
 //! target/vm/TEST/{serial.log,agent.log,journal.log}                    what a failed test leaves behind
 //! ```
@@ -12,6 +13,8 @@
 mod agent;
 mod disk;
 mod guest;
+mod layers;
+mod live;
 mod machine;
 mod menu;
 mod monitor;

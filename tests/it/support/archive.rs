@@ -55,6 +55,25 @@ impl Archive {
 
     /// Makes a component of a suite consist of these packages and no others, and signs the suite anew.
     pub fn publish_in(&mut self, suite: &str, component: &str, packages: &[Package]) {
+        self.fill(suite, component, |folder| {
+            for package in packages {
+                package.build(folder);
+            }
+        });
+    }
+
+    /// Makes `stable/main` consist of these package files, and signs the indexes anew.
+    pub fn publish_files(&mut self, files: &[PathBuf]) {
+        self.fill(SUITE, COMPONENT, |folder| {
+            for file in files {
+                let name = file.file_name().expect("a name").to_string_lossy();
+                // apt's cache writes the colon of an epoch in a form that an address would have to write again.
+                std::fs::copy(file, folder.join(name.replace("%3a", "."))).expect("package");
+            }
+        });
+    }
+
+    fn fill(&mut self, suite: &str, component: &str, build: impl FnOnce(&Path)) {
         let known = (suite.to_owned(), component.to_owned());
         if !self.suites.contains(&known) {
             self.suites.push(known);
@@ -65,9 +84,7 @@ impl Archive {
             std::fs::remove_dir_all(&folder).expect("pool");
         }
         std::fs::create_dir_all(&folder).expect("pool");
-        for package in packages {
-            package.build(&folder);
-        }
+        build(&folder);
         for architecture in ARCHITECTURES {
             let list = self.ftparchive(&["--arch", architecture, "packages", &pool]);
             let index = format!("dists/{suite}/{component}/binary-{architecture}/Packages");
