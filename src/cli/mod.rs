@@ -12,6 +12,7 @@ mod db;
 mod deploy;
 mod finalize;
 mod image;
+mod info;
 mod initramfs;
 mod initramfs_etc;
 mod install;
@@ -23,8 +24,10 @@ mod pin;
 mod progress;
 mod provision;
 mod rebase;
+mod refresh_md;
 mod reset;
 mod rollback;
+mod search;
 mod status;
 mod status_layers;
 mod transaction;
@@ -107,6 +110,10 @@ enum Verb {
     /// Let a pinned deployment be removed again
     Unpin(pin::Arguments),
     FinalizeDeployment(finalize::Arguments),
+    Search(search::Arguments),
+    Info(info::Arguments),
+    #[command(alias = "makecache")]
+    RefreshMd(refresh_md::Arguments),
     ApplyLive(apply_live::Arguments),
     Usroverlay(usroverlay::Arguments),
     /// Images in the repository: pull, list, history, inspect, remove, prune
@@ -271,9 +278,12 @@ impl Verb {
             Self::FinalizeDeployment(_) => Some("finalize-deployment"),
             Self::ApplyLive(_) => Some("apply-live"),
             Self::Image(command) => command.writes(),
+            Self::RefreshMd(_) => Some("refresh-md"),
             Self::Provision(_) => Some("provision"),
             Self::Status(_)
             | Self::Db(_)
+            | Self::Search(_)
+            | Self::Info(_)
             | Self::Usroverlay(_)
             | Self::Container(_)
             | Self::Completion(_) => None,
@@ -360,6 +370,9 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Usroverlay(arguments) => usroverlay::run(arguments, &mut context),
         Verb::ApplyLive(arguments) => apply_live::run(arguments, &mut context),
         Verb::Image(command) => image::run(command, &mut context),
+        Verb::Search(arguments) => search::run(arguments, &mut context),
+        Verb::Info(arguments) => info::run(arguments, &mut context),
+        Verb::RefreshMd(arguments) => refresh_md::run(arguments, &mut context),
         Verb::Db(command) => db::run(command, &mut context),
         Verb::Provision(command) => provision::run(command, context.out, context.report),
         Verb::Container(command) => container::run(command, context.out, context.report),

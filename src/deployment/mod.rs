@@ -2,6 +2,7 @@
 //! pruning, and the model that `status` shows.
 
 pub mod advance;
+pub mod archive;
 mod content;
 pub mod forget;
 pub mod layered;

@@ -128,7 +128,7 @@ impl Archive {
         if let Some(content) = tree.read("/etc/apt/preferences")? {
             files.insert("preferences.d/00-preferences".to_owned(), content);
         }
-        let identity = identity(&files);
+        let identity = identity(&files, &inside);
         if may_fetch {
             copy_folder(&tree, "auth.conf.d", &mut files)?;
             if let Some(content) = tree.read("/etc/apt/auth.conf")? {
@@ -285,11 +285,13 @@ fn copy_folder(tree: &Tree<'_>, name: &str, files: &mut Files) -> Result<()> {
     Ok(())
 }
 
-fn identity(files: &Files) -> String {
+/// Returns a digest over sources and keys, whatever folder `etc` they are copied to.
+fn identity(files: &Files, etc: &Path) -> String {
     let mut digest = Sha256::new();
+    let etc = etc.to_string_lossy();
     for (name, Content { bytes, .. }) in files.iter().filter(|(name, _)| !name.starts_with("preferences")) {
-        digest.update(format!("{name}\0{}\0", bytes.len()));
-        digest.update(bytes);
+        let text = String::from_utf8_lossy(bytes).replace(&*etc, "");
+        digest.update(format!("{name}\0{}\0{text}", text.len()));
     }
     hex::encode(digest.finalize())
 }

@@ -1,6 +1,7 @@
 //! What the solver must know of the image: its packages, their virtual names, and the architectures.
 
 use super::etc::Tree;
+use super::packages::INSTALLED;
 use super::plan::PackageId;
 use crate::fault::{Fault, Kind};
 use anyhow::{Context, Result};
@@ -130,7 +131,8 @@ fn parse(status: &str) -> Result<BTreeMap<String, Vec<Installed>>> {
     for paragraph in parsed.iter() {
         let field = |name: &str| paragraph.get(name).unwrap_or_default().trim().to_owned();
         let state = field("Status");
-        if !state.ends_with(" installed") {
+        let known = state.rsplit(' ').next().unwrap_or_default();
+        if !INSTALLED.contains(&known) {
             continue;
         }
         let id = PackageId {

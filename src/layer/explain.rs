@@ -82,7 +82,7 @@ impl Archive {
     }
 
     /// Returns the name as apt prints it: qualified only when it is of a foreign architecture.
-    fn full_name(&self, request: &PackageRequest) -> String {
+    pub(super) fn full_name(&self, request: &PackageRequest) -> String {
         match &request.architecture {
             Some(architecture) if *architecture != self.base.native => {
                 format!("{}:{architecture}", request.name)

@@ -32,6 +32,7 @@ pub mod record;
 pub mod refresh;
 pub mod run;
 mod scripts;
+pub mod search;
 mod seed;
 mod shell;
 mod simulation;

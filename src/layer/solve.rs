@@ -381,16 +381,12 @@ impl Archive {
     }
 
     /// Returns the records that the indexes have for these packages (`name=version`).
-    pub(super) fn records(&self, names: &[String]) -> Result<Vec<Paragraph>> {
+    fn records(&self, names: &[String]) -> Result<Vec<Paragraph>> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let text = self.apt("apt-cache").args(["show", "--"]).args(names).run()?;
-        let parsed: Deb822 = String::from_utf8_lossy(&text)
-            .parse()
-            .map_err(|error| anyhow::anyhow!("{error}"))
-            .context("Reading the records of packages")?;
-        Ok(parsed.into_iter().collect())
+        parse_records(&text)
     }
 
     /// Returns `name=version`, with the architecture where it is a foreign one.
@@ -401,6 +397,15 @@ impl Archive {
             format!("{}={}", id.name, id.version)
         }
     }
+}
+
+/// Reads the paragraphs that `apt-cache show` prints.
+pub(super) fn parse_records(text: &[u8]) -> Result<Vec<Paragraph>> {
+    let parsed: Deb822 = String::from_utf8_lossy(text)
+        .parse()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .context("Reading the records of packages")?;
+    Ok(parsed.into_iter().collect())
 }
 
 /// Returns the names of the packages that overrides exchange.

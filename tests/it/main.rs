@@ -5,6 +5,7 @@ mod archive_fetch;
 mod archive_refresh;
 mod archive_solve;
 mod archive_support;
+mod archive_verbs;
 mod cli_source;
 mod credentials;
 mod db;

@@ -1,0 +1,21 @@
+//! `refresh-md` on the command line.
+
+use crate::cli::Context;
+use crate::cli::outcome::{After, finish};
+use crate::ops::refresh_md;
+use anyhow::Result;
+use clap::Args;
+
+/// Fetch the package lists of the repositories
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Fetch them also when they are less than an hour old
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let host = context.host("refresh-md", true)?;
+    let outcome = refresh_md::run(&host, &context.target(), arguments.force, context.report)?;
+    finish(&outcome, After::default(), context)
+}

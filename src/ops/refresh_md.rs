@@ -1,0 +1,26 @@
+//! `refresh-md`: fetch the indexes of the repositories.
+
+use crate::deployment::archive::View;
+use crate::deployment::sysroot::Host;
+use crate::layer::refresh::Refresh;
+use crate::ops::{Outcome, Target};
+use crate::report::Report;
+use anyhow::Result;
+
+/// Fetches the indexes of the repositories of the deployment that boots next; young ones only when `force` says so.
+///
+/// Fails when a repository cannot be reached or is not trusted; the stored indexes stay in use then.
+pub fn run(host: &Host, target: &Target, force: bool, report: &dyn Report) -> Result<Outcome> {
+    let _lock = host.lock("refresh-md", target.patience, report)?;
+    let archive = View::of(host, target.stateroot.as_deref())?.open()?;
+    let how = if force { Refresh::Always } else { Refresh::IfOld };
+    if archive.refresh(how, report)? {
+        return Ok(Outcome::Changed("The package lists are fetched.".to_owned()));
+    }
+    let reason = if archive.repositories().is_empty() {
+        "There are no repositories."
+    } else {
+        "The package lists are less than an hour old."
+    };
+    Ok(Outcome::Unchanged(reason.to_owned()))
+}
