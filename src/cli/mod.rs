@@ -18,6 +18,7 @@ mod initramfs_etc;
 mod install;
 mod kargs;
 mod layering;
+mod log;
 mod outcome;
 mod override_;
 mod pin;
@@ -305,10 +306,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("APT_OSTREE_LOG"))
-        .with_writer(std::io::stderr)
-        .init();
+    log::start();
     // libostree tells maintainers things on standard error; they belong with the log, not between our lines.
     let log = |text: &str| tracing::info!(target: "libostree", "{}", text.trim_end());
     glib::set_printerr_handler(log);

@@ -3,10 +3,9 @@
 //! Only commands that always run and whose failure ends the script count: what a script does where a system is
 //! running, or shrugs off, is right as it is.
 
-use super::deb;
+use super::deb::ControlFiles;
 use super::shell::{self, Command};
 use crate::layer::plan::FetchedPackage;
-use anyhow::Result;
 
 /// Scripts that run when a package is installed.
 const SCRIPTS: &[&str] = &["config", "preinst", "postinst"];
@@ -169,13 +168,11 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Looks through the scripts of all packages; an empty list is good news.
-///
-/// Fails when a package cannot be read.
-pub fn analyse(packages: &[FetchedPackage]) -> Result<Vec<Finding>> {
+/// Looks through the scripts of all packages, whose control files are given in the same order; an empty list is
+/// good news.
+pub(crate) fn analyse(packages: &[FetchedPackage], control: &[ControlFiles]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for package in packages {
-        let files = deb::control_files(&package.path)?;
+    for (package, files) in packages.iter().zip(control) {
         for script in SCRIPTS {
             if let Some(text) = files.get(*script) {
                 findings.extend(analyse_script(
@@ -186,7 +183,7 @@ pub fn analyse(packages: &[FetchedPackage]) -> Result<Vec<Finding>> {
             }
         }
     }
-    Ok(findings)
+    findings
 }
 
 /// Looks through one script.

@@ -1,7 +1,8 @@
 //! Paths that two packages ship: found before anything is unpacked.
 
+use super::deb::{self, ControlFiles};
+use super::packages;
 use super::seed::DATABASE;
-use super::{deb, packages};
 use crate::fault::{Fault, Kind};
 use crate::layer::plan::{FetchedPackage, Plan, Step};
 use crate::layer::stage::Stage;
@@ -54,10 +55,15 @@ struct Relation {
 /// a diverted file, and the same package in another architecture. Packages that divert files in their preinst are
 /// left to dpkg. Fails when a package or the image's database cannot be read.
 #[context("Looking for files that two packages ship")]
-pub(crate) fn find(stage: &Stage, plan: &Plan, fetched: &[FetchedPackage]) -> Result<Vec<Conflict>> {
+pub(crate) fn find(
+    stage: &Stage,
+    plan: &Plan,
+    fetched: &[FetchedPackage],
+    control: &[ControlFiles],
+) -> Result<Vec<Conflict>> {
     let mut new = BTreeMap::new();
-    for package in fetched {
-        new.insert(&package.id, read(package)?);
+    for (package, files) in fetched.iter().zip(control) {
+        new.insert(&package.id, read(package, files)?);
     }
     let diversions = diversions(stage)?;
     let place = |path: &Path, package: &str| -> PathBuf {
@@ -141,8 +147,7 @@ fn unpacked(step: &Step) -> &[crate::layer::plan::PackageId] {
     }
 }
 
-fn read(package: &FetchedPackage) -> Result<New> {
-    let files = deb::control_files(&package.path)?;
+fn read(package: &FetchedPackage, files: &ControlFiles) -> Result<New> {
     let control = files
         .get("control")
         .map(|bytes| String::from_utf8_lossy(bytes).into_owned())

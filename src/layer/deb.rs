@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, Kind};
 use crate::host::runner::Cmd;
+use crate::layer::plan::FetchedPackage;
 use anyhow::{Context, Result};
 use cap_std_ext::cap_std::ambient_authority;
 use cap_std_ext::cap_std::fs::Dir;
@@ -10,15 +11,42 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Cursor, Read, Seek};
+use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// No control file is larger; one that is ends the transaction instead of filling the memory.
 const LARGEST_CONTROL_FILE: u64 = 16 << 20;
 
-/// Returns the files beside the control file, and it, by name.
+/// The files beside the control file, and it, by name.
+pub(crate) type ControlFiles = BTreeMap<String, Vec<u8>>;
+
+/// Reads the control files of all packages, several packages at a time, in their order.
+pub(crate) fn all_control_files(packages: &[FetchedPackage]) -> Result<Vec<ControlFiles>> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let size = packages.len().div_ceil(threads).max(1);
+    let read = |some: &[FetchedPackage]| -> Result<Vec<ControlFiles>> {
+        some.iter().map(|package| control_files(&package.path)).collect()
+    };
+    std::thread::scope(|scope| {
+        let started: Vec<_> = packages
+            .chunks(size)
+            .map(|some| scope.spawn(move || read(some)))
+            .collect();
+        let mut all = Vec::new();
+        for thread in started {
+            match thread.join() {
+                Ok(read) => all.extend(read?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// Returns the control files of one package.
 #[context("Reading the control files of {}", package.display())]
-pub(crate) fn control_files(package: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+pub(crate) fn control_files(package: &Path) -> Result<ControlFiles> {
     let archive = Cmd::new("dpkg-deb").arg("--ctrl-tarfile").arg(package).run()?;
     let mut files = BTreeMap::new();
     let mut archive = tar::Archive::new(Cursor::new(archive));

@@ -9,7 +9,7 @@ use super::conflicts::{self, Conflict};
 use super::scripts::Packages;
 use super::steps::{self, Line as Step};
 use super::watch::{Phase, Watch};
-use super::{debconf, seed};
+use super::{deb, debconf, seed};
 use crate::compose::rootfs;
 use crate::fault::{Fault, Kind};
 use crate::host::interrupt::Interrupt;
@@ -117,11 +117,12 @@ pub fn run(
         epoch: options.epoch,
     };
     report.step("Looking through the packages");
-    let findings = analysis::analyse(packages)?;
+    let control = deb::all_control_files(packages)?;
+    let findings = analysis::analyse(packages, &control);
     if options.scripts == ScriptMode::Strict && !findings.is_empty() {
         return Err(refusal(&findings).into());
     }
-    let found = conflicts::find(stage, plan, packages)?;
+    let found = conflicts::find(stage, plan, packages, &control)?;
     if options.conflicts == ConflictMode::Fail && !found.is_empty() {
         return Err(conflicts::fault(&found).into());
     }

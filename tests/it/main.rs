@@ -34,6 +34,7 @@ mod provision;
 mod references;
 mod registry;
 mod sandbox_limits;
+mod sandbox_signals;
 mod sandbox_stage;
 mod scripts_modes;
 mod scripts_run;
