@@ -143,6 +143,17 @@ fn build(root: &Dir, path: &Path, kernel: &str, how: &Regenerate, report: &dyn R
         .args(&how.arguments)
         .arg(Path::new("/").join(&image))
         .run()?;
+    if !rootfs::is_file(root, &image)? {
+        // It does so with success where the kernel's own settings rule an initramfs out.
+        return Err(Fault::new(
+            Kind::Unsupported,
+            format!("dracut made no initramfs for {kernel}"),
+        )
+        .hint(format!(
+            "look for CONFIG_BLK_DEV_INITRD in /usr/lib/modules/{kernel}/config"
+        ))
+        .into());
+    }
     let entries = initramfs::entries(&root.read(&image)?)?;
     if !entries
         .iter()
@@ -214,7 +225,9 @@ fn record(root: &Dir, kernel: &str, image: &Path, how: &Regenerate) -> Result<St
     };
     let modules = Path::new("usr/lib/modules").join(kernel);
     inputs.file(&modules.join("vmlinuz"))?;
-    inputs.names(&modules.join("kernel"))?;
+    for folder in ["kernel", "updates", "extra"] {
+        inputs.names(&modules.join(folder))?;
+    }
     for tree in ["usr/lib/dracut", "etc/dracut.conf.d", "etc/cmdline.d"] {
         inputs.tree(Path::new(tree))?;
     }

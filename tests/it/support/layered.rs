@@ -31,6 +31,7 @@ pub struct Layering<'a> {
     removals: Vec<String>,
     options: TranslateOptions,
     etc: Option<PathBuf>,
+    stateroot: String,
     change: Box<dyn Fn(&Path) + Send + Sync + 'a>,
 }
 
@@ -44,6 +45,7 @@ impl<'a> Layering<'a> {
             removals: Vec::new(),
             options: TranslateOptions::default(),
             etc: None,
+            stateroot: "default".to_owned(),
             change: Box::new(|_| ()),
         }
     }
@@ -72,6 +74,12 @@ impl<'a> Layering<'a> {
         self
     }
 
+    /// Takes the ids of another stateroot.
+    pub fn stateroot(mut self, name: &str) -> Self {
+        self.stateroot = name.to_owned();
+        self
+    }
+
     /// Changes the stage behind dpkg's back, after the packages are installed.
     pub fn change(mut self, change: impl Fn(&Path) + Send + Sync + 'a) -> Self {
         self.change = Box::new(change);
@@ -90,7 +98,7 @@ impl<'a> Layering<'a> {
             let stage = Stage::open(&repo, &self.base)?;
             self.install(&stage);
             (self.change)(stage.root());
-            let places = Places::of(self.debian.sysroot.path(), "default");
+            let places = Places::of(self.debian.sysroot.path(), &self.stateroot);
             let mut ids = Ids::load(&places, self.etc.as_deref())?;
             let translated = translate(&stage, &Plan::default(), &mut ids, &self.options, &Silent)?;
             let commit = commit(&repo, &self.base, &stage, &Record::default())?;
