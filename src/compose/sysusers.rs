@@ -128,6 +128,13 @@ impl Declared {
         Ok(declared)
     }
 
+    /// Reads the text of one file.
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut declared = Self::default();
+        text.lines().for_each(|line| declared.add(line));
+        declared
+    }
+
     fn add(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (Some(letter), Some(name)) = (words.first(), words.get(1)) else {

@@ -1,5 +1,10 @@
 //! From installed packages to a derived commit: what gets into it, in which form, and what does not.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::debian::Debian;
 use crate::support::layered::{Checkout, Layering};
 use crate::support::package::Package;

@@ -1,5 +1,10 @@
 //! A derived commit as a deployment: what it needs is kept, and a host's first boot with it makes its users.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::debian::Debian;
 use crate::support::layered::Layering;
 use crate::support::package::Package;

@@ -1,5 +1,10 @@
 //! Kernels, modules and the initramfs of a layer.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::debian::Debian;
 use crate::support::layered::{Checkout, Layering};
 use crate::support::package::Package;

@@ -1,5 +1,10 @@
 //! What dpkg and its tools keep, and what must not get into a commit.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::debian::Debian;
 use crate::support::layered::{Checkout, Layering, inside};
 use crate::support::package::Package;

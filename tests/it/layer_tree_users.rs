@@ -1,5 +1,10 @@
 //! Users and groups of layered packages: one id for a name, for ever, and files that belong to it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::debian::Debian;
 use crate::support::layered::{Checkout, Layering};
 use crate::support::package::Package;

@@ -1,5 +1,10 @@
 //! What becomes of `/var` and `/opt`: a host gets everything a package needs there, and nothing of it replaces data.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of a test has nobody else to tell"
+)]
+
 use crate::support::debian::Debian;
 use crate::support::layered::{Checkout, Layering, inside};
 use crate::support::package::Package;

@@ -2,7 +2,7 @@
 //!
 //! The ids are fixed: files of the image belong to them.
 
-use super::rootfs;
+use super::{Scope, rootfs};
 use crate::compose::sysusers::{Accounts, Declared, FIRST_PERSON, GENERATED, User};
 use anyhow::Result;
 use cap_std_ext::cap_std::fs::{Dir, MetadataExt};
@@ -11,10 +11,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Declares every system account of the image that no package declares, or not with the id its files have.
-pub(super) fn declare(root: &Dir) -> Result<()> {
+pub(super) fn declare(root: &Dir, scope: &Scope<'_>) -> Result<()> {
     let accounts = Accounts::load(root)?;
     let declared = Declared::load(root, false)?;
-    let (owners, owning_groups) = owners(root)?;
+    let (owners, owning_groups) = owners(root, scope)?;
     let text = lines(&accounts, &declared, &owners, &owning_groups);
     if text.is_empty() {
         rootfs::remove(root, GENERATED)?;
@@ -26,9 +26,20 @@ pub(super) fn declare(root: &Dir) -> Result<()> {
 }
 
 /// Returns the users and groups other than root that own something below `/usr` or `/etc`.
-fn owners(root: &Dir) -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
+///
+/// Of an image below, only what it declares itself is looked at: its owners are in there.
+fn owners(root: &Dir, scope: &Scope<'_>) -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
     let (mut users, mut groups) = (BTreeSet::new(), BTreeSet::new());
-    for folder in ["usr", "etc"] {
+    let mut folders = vec![(root, "usr"), (root, "etc")];
+    if let Scope::Layer(layer) = scope {
+        if let Some(text) = rootfs::read_text(layer.base, GENERATED)? {
+            let declared = Declared::parse(&text);
+            users.extend(declared.users.values().flatten());
+            groups.extend(declared.groups.values().flatten());
+            folders = vec![(layer.upper, "usr")];
+        }
+    }
+    for (root, folder) in folders {
         rootfs::walk(root, Path::new(folder), &mut |_, metadata| {
             users.insert(metadata.uid());
             groups.insert(metadata.gid());

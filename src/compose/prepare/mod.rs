@@ -122,7 +122,7 @@ pub fn run(root: &Dir, options: &Options<'_>, report: &dyn Report) -> Result<Pre
     report.step("Emptying /var into tmpfiles.d and the factory");
     var::empty(root, report)?;
     // Behind it: files of the factory have owners as well.
-    accounts::declare(root)?;
+    accounts::declare(root, &options.scope)?;
     layout::link_etc(root, &options.scope)?;
     layout::clear_scratch(root)?;
     Ok(Prepared {
