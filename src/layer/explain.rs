@@ -2,8 +2,8 @@
 
 use super::archive::Archive;
 use super::intent::{Intent, PackageRequest};
+use super::question::Question;
 use super::simulation::{Outcome, Simulation};
-use super::solve::Question;
 use crate::fault::{Fault, Kind};
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};

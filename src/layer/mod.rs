@@ -28,6 +28,7 @@ mod owners;
 pub mod packages;
 pub mod places;
 pub mod plan;
+mod question;
 pub mod record;
 pub mod refresh;
 pub mod run;

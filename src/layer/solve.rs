@@ -5,37 +5,16 @@
 //! unless the intent names it: such a solution of apt is refused, with what would have to change.
 
 use super::archive::{Archive, write_if_other};
-use super::base::{Installed, relation_names};
-use super::intent::{Intent, LocalPackage, PackageRequest};
-use super::plan::{Dormant, Plan, PlannedPackage};
+use super::base::relation_names;
+use super::intent::{Intent, LocalPackage};
+use super::plan::{Plan, PlannedPackage};
 use super::simulation::{Outcome, Simulation};
-use crate::fault::{Fault, Kind};
 use crate::report::Report;
 use anyhow::{Context, Result};
 use deb822_fast::{Deb822, Paragraph};
 use fn_error_context::context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-
-/// What apt is asked, and what needs no asking.
-#[derive(Debug, Default)]
-pub(super) struct Question {
-    /// Requests of packages on top: what the user wrote, and apt's argument.
-    pub(super) requests: Vec<(String, String)>,
-    /// Arguments of the overrides.
-    pub(super) overrides: Vec<(String, String)>,
-    /// Names that are looked up in the repositories.
-    pub(super) names: Vec<PackageRequest>,
-    dormant: Vec<Dormant>,
-}
-
-impl Question {
-    /// Returns all arguments.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        let all = self.requests.iter().chain(&self.overrides);
-        all.map(|(_, argument)| argument.clone()).collect()
-    }
-}
 
 impl Archive {
     /// Solves the intent against the image and the stored indexes.
@@ -56,177 +35,12 @@ impl Archive {
         }
         self.require_known(&question.names)?;
         self.write_pins(intent)?;
-        // Both calls solve the same; the second one tells addresses and checksums.
-        let (outcome, uris) = std::thread::scope(|scope| {
-            let uris = scope.spawn(|| self.uris(&arguments));
-            let outcome = self.simulate(&arguments, true);
-            (outcome, uris.join())
-        });
-        let uris = uris.map_err(|_| anyhow::anyhow!("The thread that asks for addresses panicked"))?;
-        match outcome? {
+        match self.simulate(&arguments, true)? {
             Outcome::Solved(simulation) if self.losses(&simulation, intent).is_empty() => {
-                self.finish(plan, intent, simulation, &uris?)
+                self.finish(plan, intent, simulation)
             }
             outcome => Err(self.explain(&question, intent, outcome)?.into()),
         }
-    }
-
-    /// Sorts the intent into what is asked of apt and what the image provides already.
-    fn question(&self, intent: &Intent) -> Result<Question> {
-        let mut question = Question::default();
-        let mut wrong = Vec::new();
-        let removed = |name: &str| intent.removals.iter().any(|removal| removal.name == name);
-        for request in &intent.packages {
-            let text = request.to_string();
-            if removed(&request.name) {
-                wrong.push(format!("`{text}` is requested, and an override removes it"));
-                continue;
-            }
-            match self.provided(request, intent) {
-                Some(installed) => match differs(request, installed) {
-                    Some(reason) => wrong.push(format!("`{text}`: {reason}")),
-                    None => question.dormant.push(dormant(&text, installed)),
-                },
-                None => {
-                    if let Some(architecture) = &request.architecture {
-                        self.require_architecture(&text, architecture)?;
-                    }
-                    question.requests.push((text.clone(), text));
-                    question.names.push(request.clone());
-                }
-            }
-        }
-        for local in &intent.local_packages {
-            let file = self.local_file(local)?;
-            if let Some(installed) = self
-                .base
-                .find(&local.name, None)
-                .filter(|_| !removed(&local.name))
-            {
-                if installed.id.version == local.version {
-                    question.dormant.push(dormant(&local.id(), installed));
-                } else {
-                    wrong.push(format!(
-                        "`{}`: the image has {} {}",
-                        local.id(),
-                        local.name,
-                        installed.id.version
-                    ));
-                }
-                continue;
-            }
-            question.requests.push((local.id(), file));
-        }
-        if !wrong.is_empty() {
-            return Err(Fault::new(Kind::Usage, wrong.join("; "))
-                .hint("a package of the image is exchanged with `apt-ostree override replace`")
-                .into());
-        }
-        self.ask_overrides(intent, &mut question)?;
-        Ok(question)
-    }
-
-    /// Overrides of packages that the image no longer has are inactive and not asked for.
-    fn ask_overrides(&self, intent: &Intent, question: &mut Question) -> Result<()> {
-        for removal in &intent.removals {
-            let installed = self.base.find(&removal.name, removal.architecture.as_deref());
-            let Some(installed) = installed else { continue };
-            if installed.essential {
-                return Err(Fault::new(
-                    Kind::Unsupported,
-                    format!(
-                        "`{}` is essential: the system does not work without it",
-                        removal.name
-                    ),
-                )
-                .into());
-            }
-            let architecture = removal.architecture.as_ref();
-            let qualified = architecture.map_or(String::new(), |architecture| format!(":{architecture}"));
-            let argument = format!("{}{qualified}-", removal.name);
-            question.overrides.push((removal.to_string(), argument));
-        }
-        for replacement in &intent.replacements {
-            let installed = self
-                .base
-                .find(&replacement.name, replacement.architecture.as_deref());
-            let Some(installed) = installed else { continue };
-            if installed.held && replacement.version.is_none() {
-                return Err(Fault::new(
-                    Kind::Unsupported,
-                    format!(
-                        "The image holds `{}` at version {}",
-                        replacement.name, installed.id.version
-                    ),
-                )
-                .hint(format!("name the version: `{}=VERSION`", replacement.name))
-                .into());
-            }
-            let text = replacement.to_string();
-            question.overrides.push((text.clone(), text));
-            question.names.push(replacement.clone());
-        }
-        for local in &intent.local_replacements {
-            let file = self.local_file(local)?;
-            let installed = self.base.find(&local.name, None);
-            if installed.is_some_and(|installed| installed.id.version != local.version) {
-                question.overrides.push((local.id(), file));
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the package of the image that satisfies a request.
-    fn provided(&self, request: &PackageRequest, intent: &Intent) -> Option<&Installed> {
-        let found = self.base.find(&request.name, request.architecture.as_deref());
-        let stays = |installed: &&Installed| {
-            let name = &installed.id.name;
-            !intent.removals.iter().any(|removal| removal.name == *name)
-        };
-        let virtual_only =
-            request.version.is_none() && request.suite.is_none() && request.architecture.is_none();
-        found
-            .or_else(|| self.base.provider(&request.name).filter(|_| virtual_only))
-            .filter(stays)
-    }
-
-    /// Returns the argument by which apt takes a stored package.
-    fn local_file(&self, local: &LocalPackage) -> Result<String> {
-        self.require_architecture(&local.id(), &local.architecture)?;
-        let file = self.local_path(local);
-        if !file.is_file() {
-            return Err(Fault::new(
-                Kind::NotFound,
-                format!(
-                    "The file of the local package `{}` is gone from this host",
-                    local.id()
-                ),
-            )
-            .hint(format!(
-                "take it out with `apt-ostree uninstall {}` and install it again from a file",
-                local.name
-            ))
-            .into());
-        }
-        Ok(file.to_str().context("A path is not UTF-8")?.to_owned())
-    }
-
-    fn require_architecture(&self, what: &str, architecture: &str) -> Result<()> {
-        if self.base.accepts(architecture) {
-            return Ok(());
-        }
-        let known = [std::slice::from_ref(&self.base.native), &self.base.foreign].concat();
-        Err(Fault::new(
-            Kind::Unsupported,
-            format!(
-                "`{what}` is for {architecture}, and the image takes {}",
-                known.join(", ")
-            ),
-        )
-        .hint(format!(
-            "allow it with `APT::Architectures:: \"{architecture}\";` in /etc/apt/apt.conf.d"
-        ))
-        .into())
     }
 
     /// Returns where the file of a local package is kept.
@@ -276,22 +90,17 @@ impl Archive {
         losses
     }
 
-    /// Asks for address and checksum of everything that is fetched: checksum to address.
-    fn uris(&self, arguments: &[String]) -> Result<BTreeMap<String, String>> {
-        let output = self
+    /// Asks for the address of packages (`name=version`): SHA-256 to address. Unlike `install --print-uris` this does
+    /// not solve once more.
+    fn uris(&self, names: &[String]) -> Result<BTreeMap<String, String>> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let text = self
             .apt("apt-get")
-            // `-qq` means yes to everything, and then apt wants these to be said; what may be changed is checked here.
-            .args([
-                "--print-uris",
-                "-qq",
-                "--allow-downgrades",
-                "--allow-change-held-packages",
-            ])
-            .args(["install", "--"])
-            .args(arguments)
-            .output()?;
-        // A request that cannot be met is told by the simulation.
-        let text = String::from_utf8_lossy(&output.stdout);
+            .args(["download", "--print-uris", "-q", "--"])
+            .args(names)
+            .run_text()?;
         let mut found = BTreeMap::new();
         for line in text.lines() {
             let Some((uri, rest)) = line.strip_prefix('\'').and_then(|line| line.split_once("' ")) else {
@@ -309,13 +118,7 @@ impl Archive {
     }
 
     /// Adds sizes, checksums and addresses to what apt will do.
-    fn finish(
-        &self,
-        mut plan: Plan,
-        intent: &Intent,
-        simulation: Simulation,
-        uris: &BTreeMap<String, String>,
-    ) -> Result<Plan> {
+    fn finish(&self, mut plan: Plan, intent: &Intent, simulation: Simulation) -> Result<Plan> {
         let locals = || intent.local_packages.iter().chain(&intent.local_replacements);
         let remote: Vec<String> = simulation
             .installs
@@ -323,7 +126,12 @@ impl Archive {
             .filter(|install| !locals().any(|local| local.is(&install.id)))
             .map(|install| self.exact_name(&install.id))
             .collect();
-        let records = self.records(&remote)?;
+        let (records, uris) = std::thread::scope(|scope| {
+            let uris = scope.spawn(|| self.uris(&remote));
+            (self.records(&remote), uris.join())
+        });
+        let uris = uris.map_err(|_| anyhow::anyhow!("The thread that asks for addresses panicked"))??;
+        let records = records?;
         for install in simulation.installs {
             let id = install.id;
             let local = locals().find(|local| local.is(&id));
@@ -414,23 +222,6 @@ fn replaced_names(intent: &Intent) -> BTreeSet<&str> {
     remote
         .chain(intent.local_replacements.iter().map(|local| local.name.as_str()))
         .collect()
-}
-
-/// Returns why a package of the image is not what was asked for.
-fn differs(request: &PackageRequest, installed: &Installed) -> Option<String> {
-    let has = format!("the image has {} {}", installed.id.name, installed.id.version);
-    match (&request.version, &request.suite) {
-        (Some(version), _) if *version != installed.id.version => Some(has),
-        (_, Some(_)) => Some(has),
-        _ => None,
-    }
-}
-
-fn dormant(request: &str, installed: &Installed) -> Dormant {
-    Dormant {
-        request: request.to_owned(),
-        provided_by: format!("{} {}", installed.id.name, installed.id.version),
-    }
 }
 
 impl LocalPackage {
