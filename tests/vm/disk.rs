@@ -34,7 +34,8 @@ pub(crate) fn image(name: &str) -> PathBuf {
 
 /// Returns the packages that `hack/packages` downloaded for the base image.
 pub(crate) fn packages() -> Vec<PathBuf> {
-    let folder = cache().join(format!("packages/base-{}/cache/archives", release()));
+    let folder = variable("APT_OSTREE_VM_PACKAGES").expect("APT_OSTREE_VM_PACKAGES, which hack/vm-test sets");
+    let folder = PathBuf::from(folder);
     let entries = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}; run hack/vm-test", folder.display()));
     let files = entries.map(|entry| entry.expect("entry").path());

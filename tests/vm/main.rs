@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! APT_OSTREE_CACHE/vm-images/RELEASE/{one,two,three,layers,grub2,grub2-two}   OCI directories, made by hack/vm-test
-//! APT_OSTREE_CACHE/packages/base-RELEASE                              packages for guests, made by hack/packages
+//! APT_OSTREE_CACHE/packages                                           packages for guests, made by hack/packages
 //! APT_OSTREE_CACHE/vm/KEY/{disk.raw,vars.fd,state}                     a booted host, restored in two seconds
 //! target/vm/TEST/{serial.log,agent.log,journal.log}                    what a failed test leaves behind
 //! ```
