@@ -67,8 +67,16 @@ impl Archive {
         self.fill(SUITE, COMPONENT, |folder| {
             for file in files {
                 let name = file.file_name().expect("a name").to_string_lossy();
-                // apt's cache writes the colon of an epoch in a form that an address would have to write again.
-                std::fs::copy(file, folder.join(name.replace("%3a", "."))).expect("package");
+                // The server takes addresses as they are written, so no name needs to be written in another form.
+                let plain = |c: char| {
+                    if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                        c
+                    } else {
+                        '-'
+                    }
+                };
+                let name: String = name.chars().map(plain).collect();
+                std::fs::copy(file, folder.join(name)).expect("package");
             }
         });
     }
