@@ -73,7 +73,11 @@ impl Layering {
         }
         let host = lock.host();
         let before = match next.origin.intent() {
-            Err(_) if self.change.forgets_everything() => Intent::default(),
+            Err(_) if self.change.forgets_everything() => {
+                // What cannot be read is forgotten with the rest.
+                next.origin.set_intent(&Intent::default());
+                Intent::default()
+            }
             intent => intent?,
         };
         let places = Places::of(host.path(), next.stateroot);
