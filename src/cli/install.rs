@@ -2,12 +2,16 @@
 
 use crate::cli::layering::{SetUpArguments, Wanted};
 use crate::cli::outcome::finish;
-use crate::cli::{ChangeArguments, Context};
+use crate::cli::{ChangeArguments, Context, apply_live as cli_apply_live, transaction};
 use crate::deployment::advance::Extent;
+use crate::deployment::sysroot::Host;
+use crate::fault::{Fault, Kind};
 use crate::layer::assemble::Network;
 use crate::ops::layer::{self, Options};
+use crate::ops::{Outcome, apply_live};
 use anyhow::Result;
 use clap::Args;
+use std::io::IsTerminal;
 
 /// Put packages on top of the image
 #[derive(Args, Debug)]
@@ -31,6 +35,9 @@ pub(crate) struct Arguments {
     /// Fetch and store the packages, and deploy nothing
     #[arg(long, conflicts_with = "dry_run")]
     download_only: bool,
+    /// Bring the packages to the running system as well, see `apply-live`
+    #[arg(short = 'A', long, conflicts_with_all = ["dry_run", "download_only", "reboot", "lock_finalization"])]
+    apply_live: bool,
     #[command(flatten)]
     set_up: SetUpArguments,
     #[command(flatten)]
@@ -58,6 +65,49 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         network: Network::Usual,
         fetch,
     };
+    if arguments.apply_live && host.booted().is_none() {
+        return Err(Fault::new(
+            Kind::Usage,
+            format!(
+                "`--apply-live` makes no sense for {}, which this machine did not boot from",
+                host.path().display()
+            ),
+        )
+        .into());
+    }
+    if arguments.apply_live && !arguments.change.assumeyes && !confirm(&host, &options, context)? {
+        return Err(Fault::new(Kind::Cancelled, "Nothing was installed").into());
+    }
     let outcome = layer::run(&host, &options, context.report)?;
-    finish(&outcome, arguments.change.after(), context)
+    let status = finish(&outcome, arguments.change.after(), context)?;
+    if arguments.apply_live {
+        let live = apply_live::Options {
+            target: None,
+            reset: false,
+            allow_replacement: false,
+            patience: context.patience(),
+        };
+        let applied = apply_live::run(&host, &live, context.report)?;
+        cli_apply_live::print(applied.as_ref(), context)?;
+    }
+    Ok(status)
+}
+
+/// Shows what would come to the running system and asks; without a terminal there is nobody to ask, and that is told.
+fn confirm(host: &Host, options: &Options, context: &mut Context<'_>) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        context
+            .report
+            .note("There is no terminal to ask on, so the answer is taken to be yes.");
+        return Ok(true);
+    }
+    let mut planned = options.clone();
+    planned.fetch.extent = Extent::Plan;
+    if let Outcome::Planned(plan) = layer::run(host, &planned, context.report)? {
+        write!(context.out, "{}Continue? [y/N] ", transaction::text(&plan))?;
+        context.out.flush()?;
+    }
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -9,10 +9,11 @@ use crate::layer::answers;
 use crate::layer::archive::Archive;
 use crate::layer::commit;
 use crate::layer::etc::EtcView;
+use crate::layer::fetch::Vanished;
 use crate::layer::ids::Ids;
 use crate::layer::intent::{Intent, PackageRequest};
 use crate::layer::places::Places;
-use crate::layer::plan::{FetchedPackage, Plan};
+use crate::layer::plan::{FetchedPackage, PackageId, Plan};
 use crate::layer::record::{self, FORMAT, LayeredPackage, Record, ReplacedPackage};
 use crate::layer::refresh::Refresh;
 use crate::layer::run::{self, RunOptions};
@@ -179,7 +180,10 @@ impl Solved<'_> {
         let (network, report) = (self.input.network, self.clock.report);
         let fetched = match self.archive.fetch(&self.plan, network == Network::Off, report) {
             // Archives drop what they replaced; fresh indexes name what is there now.
-            Err(error) if matches!(network, Network::Usual | Network::Packages) => {
+            Err(error)
+                if matches!(network, Network::Usual | Network::Packages)
+                    && error.chain().any(|cause| cause.is::<Vanished>()) =>
+            {
                 self.plan = solve_again(&self.archive, &self.input, error, report)?;
                 self.archive.fetch(&self.plan, false, report)
             }
@@ -187,6 +191,24 @@ impl Solved<'_> {
         }?;
         self.clock.done("fetch");
         Ok(fetched)
+    }
+
+    /// Bounds the package cache; what this commit and the deployed ones were made from stays.
+    fn trim(&self, deployed: &[String]) -> Result<()> {
+        let mut keep: Vec<PackageId> = self
+            .plan
+            .packages
+            .iter()
+            .map(|package| package.id.clone())
+            .collect();
+        for commit in deployed {
+            let Some(known) = record::read(self.input.repo, commit)? else {
+                continue;
+            };
+            keep.extend(known.packages.into_iter().map(|package| package.id));
+            keep.extend(known.replaced.into_iter().map(|package| package.id));
+        }
+        self.archive.trim(&keep)
     }
 
     /// Returns the time that stands in what scripts make: that of the image.
@@ -250,6 +272,9 @@ impl Solved<'_> {
         let commit = commit::commit(self.input.repo, self.input.base, &self.stage, &record)?;
         self.clock.done("commit");
         checkpoint::reach("layer-committed")?;
+        if let Err(error) = self.trim(previous) {
+            report.warning(&format!("{error:#}."));
+        }
         self.stage.close()?;
         Ok(commit)
     }

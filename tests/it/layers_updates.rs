@@ -74,6 +74,17 @@ fn an_upgrade_takes_newer_packages_on_the_same_image() {
 }
 
 #[test]
+fn what_the_archive_replaced_meanwhile_is_found_again() {
+    let mut host = DebianMachine::new(&[plain("one", "1"), plain("two", "1")]);
+    host.ok(&["install", "two"]);
+    // The lists are young, and name a file that is gone.
+    host.archive.publish(&[plain("one", "2"), plain("two", "1")]);
+    host.ok(&["install", "one"]);
+    assert_eq!(host.text(0, "usr/share/one"), "one 2\n");
+    host.fails(2, &["install", "--apply-live", "--idempotent", "one"]);
+}
+
+#[test]
 fn a_package_that_no_longer_fits_stops_the_upgrade_by_name() {
     let mut host = DebianMachine::new(&[
         plain("one", "1"),
