@@ -75,8 +75,13 @@ fn use_archive(machine: &mut Machine, archive: &Archive) {
         .iter()
         .map(|byte| format!("\\x{byte:02x}"))
         .collect();
+    // A restored guest has the time it was saved at, when the signature had not been made.
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
     machine.run(&format!(
-        "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*\n\
+        "date --set=@{now} && rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*\n\
          mkdir -p /etc/apt/keyrings && printf '{key}' >/etc/apt/keyrings/test.gpg\n\
          cat >/etc/apt/sources.list.d/test.sources <<'EOF'\n{sources}EOF"
     ));
