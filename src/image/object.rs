@@ -6,9 +6,9 @@
 
 use super::space::Space;
 use crate::fault::{Fault, Kind};
-use crate::host::folder;
+use crate::host::{attributes, folder};
 use crate::tree::{Checksum, Metadata, MetadataKind, Objects};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fn_error_context::context;
 use ostree_ext::ostree;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
@@ -140,6 +140,50 @@ impl ObjectStore {
             hasher: metadata.file_hasher(),
             file: self.new_file(size)?,
         })
+    }
+
+    /// Makes a finished file the object `checksum` by giving it a second name, without a copy.
+    ///
+    /// The file lies on the repository's mount, has the owner and the permissions of `metadata`, and nobody writes to
+    /// it any more. Its times become those of objects, and attributes that `metadata` does not have go. Fails for a
+    /// repository that is not `bare`.
+    pub fn adopt_file(&self, file: &File, metadata: &Metadata, checksum: &Checksum) -> Result<()> {
+        ensure!(
+            self.layout == Layout::Bare,
+            "Only a bare repository keeps files as they are"
+        );
+        if self.has_file(checksum)? {
+            return Ok(());
+        }
+        let _writing = self.writing();
+        for (name, _) in attributes::of(file)? {
+            if metadata.xattrs.iter().all(|(kept, _)| kept != name) {
+                rustix::fs::fremovexattr(file, name.as_slice())
+                    .with_context(|| format!("Removing the attribute {}", String::from_utf8_lossy(&name)))?;
+            }
+        }
+        rustix::fs::futimens(file, &epoch())?;
+        self.make_folder(checksum)?;
+        let path = object_path(checksum, EXTENSION_FILE);
+        match self.link(file, &path) {
+            Ok(()) => self.count(file.metadata()?.len()),
+            // Another thread brought the same object meanwhile.
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).with_context(|| format!("Naming the object {path}")),
+        }
+        Ok(())
+    }
+
+    /// Gives an open file a name among the staged objects.
+    fn link(&self, file: &File, path: &str) -> rustix::io::Result<()> {
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(
+            rustix::fs::CWD,
+            open,
+            &self.staging,
+            path,
+            AtFlags::SYMLINK_FOLLOW,
+        )
     }
 
     /// Stores a symbolic link.
@@ -329,13 +373,7 @@ impl ObjectStore {
         self.make_folder(checksum)?;
         let outcome = match &file.name {
             Some(name) => rustix::fs::renameat(&self.staging, name, &self.staging, path),
-            None => rustix::fs::linkat(
-                rustix::fs::CWD,
-                format!("/proc/self/fd/{}", file.file.as_raw_fd()),
-                &self.staging,
-                path,
-                AtFlags::SYMLINK_FOLLOW,
-            ),
+            None => self.link(&file.file, path),
         };
         match outcome {
             Ok(()) => {

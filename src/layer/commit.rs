@@ -23,10 +23,13 @@ const OBJECTS: &str = "objects";
 /// deploys it does. When this fails, nothing of it is in the repository but objects that the next collection removes.
 #[context("Writing the derived commit")]
 pub fn commit(repo: &ostree::Repo, base: &str, stage: &Stage, record: &Record) -> Result<String> {
-    let store = ObjectStore::open(repo, staging(repo, stage.scratch())?)?;
+    let scratch = inside(repo, stage.scratch())?;
+    rustix::fs::mkdirat(&scratch, OBJECTS, Mode::from_raw_mode(0o700))
+        .context("Making the folder for new objects")?;
+    let store = ObjectStore::open(repo, folder::open(&scratch, OBJECTS)?)?;
     let below = Commit::load(repo, base)?;
     let mut root = below.root.clone();
-    root.apply(upper::read(stage.upper(), &store)?, true, &store)?;
+    root.apply(upper::read(&inside(repo, stage.upper())?, &store)?, true, &store)?;
     root.store(&store)?;
     let transaction = repo.auto_transaction(gio::Cancellable::NONE)?;
     store.publish(!repo.is_disable_fsync())?;
@@ -41,20 +44,14 @@ pub fn commit(repo: &ostree::Repo, base: &str, stage: &Stage, record: &Record) -
     Ok(name)
 }
 
-/// Makes the folder for new objects, by the repository's own handle: objects are renamed from there, which works on
-/// one and the same mount only.
-fn staging(repo: &ostree::Repo, scratch: &Path) -> Result<OwnedFd> {
-    let stage = scratch
-        .parent()
-        .and_then(Path::file_name)
-        .context("The stage's folder has no name")?;
-    let inside = Path::new("tmp").join(stage).join(
-        scratch
-            .file_name()
-            .context("The stage's scratch folder has no name")?,
-    );
-    let scratch = folder::open(repo.dfd_borrow(), inside.as_path())?;
-    rustix::fs::mkdirat(&scratch, OBJECTS, Mode::from_raw_mode(0o700))
-        .context("Making the folder for new objects")?;
-    folder::open(&scratch, OBJECTS)
+/// Opens a folder of the stage by the repository's own handle: objects get their names from there, which works on one
+/// and the same mount only.
+fn inside(repo: &ostree::Repo, path: &Path) -> Result<OwnedFd> {
+    let stage = path.parent().and_then(Path::file_name);
+    let stage = stage.context("The stage's folder has no name")?;
+    let name = path.file_name().context("A folder of the stage has no name")?;
+    folder::open(
+        repo.dfd_borrow(),
+        Path::new("tmp").join(stage).join(name).as_path(),
+    )
 }

@@ -1,8 +1,8 @@
 //! The upper directory of an overlay, read as one more layer of the image.
 //!
 //! A whiteout of overlayfs (a character device 0:0) becomes a whiteout of [`tree`](crate::tree), an opaque directory
-//! an opaque one, and what overlayfs noted in attributes goes. Files are stored as objects by several threads. What
-//! was copied up and not changed becomes the object that the base names already.
+//! an opaque one, and what overlayfs noted in attributes goes. Several threads read the files; what was copied up and
+//! not changed is the object that the base names already, and every other file becomes an object without a copy.
 
 use crate::fault::{Fault, Kind};
 use crate::host::{attributes, folder};
@@ -11,18 +11,19 @@ use crate::tree::{Checksum, Directory, Metadata, OPAQUE, WHITEOUT_PREFIX};
 use anyhow::{Context, Result, anyhow};
 use fn_error_context::context;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use sha2::Digest;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Larger files are read in pieces.
-const LARGE: u64 = 1 << 20;
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 17;
 const MOST_THREADS: usize = 4;
 
 /// At the top: what is shown there during a run only, and what a host has of its own. `/var` is described in
@@ -31,13 +32,13 @@ const LEFT_OUT: &[&str] = &["etc", "var"];
 /// At the top: directories that stay, without anything in them.
 const EMPTIED: &[&str] = &["boot", "dev", "proc", "run", "sys", "sysroot", "tmp"];
 
-/// Stores everything below the upper directory `path` and returns it as a tree with whiteouts.
+/// Makes everything below the upper directory `root` objects and returns it as a tree with whiteouts.
 ///
-/// Fails with a fault on what no commit can hold: device nodes, sockets and FIFOs, and names that are not UTF-8 or
+/// The files become objects as they are, without a copy, so nothing may write to them any more, and `root` must come
+/// from the handle of the store's repository: names are given on one mount only. Fails with a fault on what no commit can hold: device nodes, sockets and FIFOs, and names that are not UTF-8 or
 /// would be taken for whiteouts.
 #[context("Reading what the packages changed")]
-pub(super) fn read(path: &Path, store: &ObjectStore) -> Result<Directory> {
-    let root = folder::open(rustix::fs::CWD, path)?;
+pub(super) fn read(root: &OwnedFd, store: &ObjectStore) -> Result<Directory> {
     let mut walk = Walk {
         store,
         pending: Vec::new(),
@@ -214,22 +215,19 @@ fn store_file(root: BorrowedFd<'_>, path: &Path, store: &ObjectStore) -> Result<
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let file = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?;
     let stat = rustix::fs::fstat(&file)?;
-    let size = u64::try_from(stat.st_size)?;
     let metadata = metadata(&stat, attributes::of(&file)?);
     let mut file = File::from(file);
-    if size < LARGE {
-        let mut content = Vec::with_capacity(usize::try_from(size)? + 1);
-        file.read_to_end(&mut content)?;
-        return store.write_file(&metadata, &content);
-    }
-    let mut object = store.begin_file(&metadata, size)?;
-    let mut piece = vec![0; 1 << 17];
+    let mut hasher = metadata.file_hasher();
+    let mut piece = vec![0; PIECE];
     loop {
         match file.read(&mut piece)? {
-            0 => return object.finish(),
-            length => object.write(&piece[..length])?,
+            0 => break,
+            length => hasher.update(&piece[..length]),
         }
     }
+    let checksum = Checksum::finish(hasher);
+    store.adopt_file(&file, &metadata, &checksum)?;
+    Ok(checksum)
 }
 
 fn metadata(stat: &Stat, found: Vec<(Vec<u8>, Vec<u8>)>) -> Metadata {
