@@ -71,6 +71,9 @@ impl FromStr for PackageRequest {
                 "give NAME, NAME:ARCH, NAME=VERSION, NAME/SUITE, or a path that starts with `./` or `/`",
             )
         };
+        if text.ends_with('-') {
+            return Err(refuse("apt takes what ends with `-` for a removal"));
+        }
         let (rest, version) = match text.split_once('=') {
             Some((rest, version)) => (rest, Some(version)),
             None => (text, None),
@@ -291,6 +294,10 @@ mod tests {
             "foo=1/x",
             "foo=$(id)",
             "foo/-t",
+            "foo-",
+            "foo:amd64-",
+            "foo=1-",
+            "foo/sid-",
         ] {
             assert!(text.parse::<PackageRequest>().is_err(), "{text}");
         }
