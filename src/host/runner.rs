@@ -165,11 +165,12 @@ impl Cmd {
 
     /// Runs the program to its end and hands over each line it writes, while it runs.
     ///
-    /// It is killed when it writes nothing to standard output for as long as `silence`, and when `stop` is sent.
+    /// It is killed when it writes nothing to standard output for as long as `silence`, if that is given, and when
+    /// `stop` is sent.
     /// Lines are cut at [`LONGEST_LINE`] bytes, and what is not UTF-8 is replaced.
     pub fn follow(
         mut self,
-        silence: Duration,
+        silence: Option<Duration>,
         stop: oneshot::Receiver<()>,
         mut line: impl FnMut(Line<'_>),
     ) -> Result<Ending> {
@@ -191,7 +192,8 @@ impl Cmd {
                 bail!("`{shown}` was started without pipes");
             };
             let (mut output, mut errors) = (Lines::of(output), Lines::of(errors));
-            let mut limit = Instant::now() + silence;
+            let limit = || silence.map(|silence| Instant::now() + silence);
+            let mut overdue = limit();
             // A sender that is dropped stops nothing.
             let stop = async {
                 if stop.await.is_err() {
@@ -207,7 +209,7 @@ impl Cmd {
                     read = output.next(), if output.open => {
                         if let Some(text) = read? {
                             line(Line::Output(&text));
-                            limit = Instant::now() + silence;
+                            overdue = limit();
                         }
                         None
                     }
@@ -217,7 +219,7 @@ impl Cmd {
                         }
                         None
                     }
-                    () = tokio::time::sleep_until(limit) => Some(Ending::Overdue),
+                    () = sleep_until(overdue) => Some(Ending::Overdue),
                 };
                 if let Some(ending) = cut_off {
                     child.kill().await.with_context(|| format!("Ending `{shown}`"))?;
@@ -238,6 +240,14 @@ impl Cmd {
             .map(|word| word.to_string_lossy())
             .collect::<Vec<_>>()
             .join(" ")
+    }
+}
+
+/// Waits for a time, or for ever.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -349,7 +359,7 @@ mod tests {
         let follow = |script: &str, silence, stop| {
             let mut seen = Vec::new();
             let cmd = Cmd::new("sh").args(["-c", script]);
-            let ending = cmd.follow(silence, stop, |line| seen.push(format!("{line:?}")));
+            let ending = cmd.follow(Some(silence), stop, |line| seen.push(format!("{line:?}")));
             (ending.unwrap(), seen)
         };
         let (_keep, never) = oneshot::channel();

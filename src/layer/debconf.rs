@@ -2,18 +2,20 @@
 //!
 //! Answers may be secrets: they go in by standard input, and no message repeats one.
 
-use super::run::Surroundings;
 use crate::fault::{Fault, Kind};
+use crate::host::runner::Cmd;
 use anyhow::Result;
 use fn_error_context::context;
 
-/// Stores answers in the debconf database of the root, in the form of debconf-set-selections(1).
+/// The program that takes the answers.
+pub(crate) const PROGRAM: &str = "debconf-set-selections";
+
+/// Stores answers, in the form of debconf-set-selections(1), in the database of the root that `cmd` runs [`PROGRAM`] in.
 ///
 /// Fails with the number of a line that is no answer, and when the image has no debconf.
 #[context("Storing the debconf answers")]
-pub(crate) fn answer(surroundings: &Surroundings, answers: &[u8]) -> Result<()> {
+pub(crate) fn answer(cmd: Cmd, answers: &[u8]) -> Result<()> {
     check(answers)?;
-    let cmd = surroundings.sandbox()?.command("debconf-set-selections");
     let output = cmd.input(answers).output()?;
     if output.status.success() {
         return Ok(());

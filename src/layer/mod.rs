@@ -17,7 +17,7 @@ pub mod change;
 pub mod commit;
 mod conflicts;
 mod deb;
-mod debconf;
+pub(crate) mod debconf;
 mod dkms;
 pub mod etc;
 mod explain;

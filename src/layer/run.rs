@@ -132,7 +132,7 @@ pub fn run(
     report.step("Preparing the sandbox");
     seed::fill_var(stage, &surroundings, report)?;
     if let Some(answers) = &options.debconf {
-        debconf::answer(&surroundings, answers)?;
+        debconf::answer(surroundings.sandbox()?.command(debconf::PROGRAM), answers)?;
     }
     let overwrite = options.conflicts == ConflictMode::KeepLatest;
     let mut run = Run {
@@ -238,7 +238,7 @@ impl Run<'_> {
                     tracing::debug!("the run ended before the signal reached it");
                 }
             })?;
-            let ending = cmd.follow(self.options.script_timeout, stop, |line| match line {
+            let ending = cmd.follow(Some(self.options.script_timeout), stop, |line| match line {
                 Line::Output(line) => watch.status(line),
                 Line::Error(line) => watch.output(line),
             })?;
