@@ -1,7 +1,7 @@
 //! `container prepare` and `container lint`: run inside the build of an image, or on a root directory.
 
 use crate::compose::lint::{self, Finding, Level, RULES};
-use crate::compose::prepare;
+use crate::compose::prepare::{self, Prepared};
 use crate::fault::{Fault, Kind};
 use crate::report::Report;
 use anyhow::{Context, Result};
@@ -75,6 +75,12 @@ fn run_prepare(args: &PrepareArgs, out: &mut dyn Write, report: &dyn Report) -> 
         },
         report,
     )?;
+    print_prepared(&prepared, out)?;
+    Ok(0)
+}
+
+/// Prints what was done to make the image bootable.
+pub(crate) fn print_prepared(prepared: &Prepared, out: &mut dyn Write) -> Result<()> {
     let initramfs = if prepared.initramfs_made {
         "was made"
     } else {
@@ -85,7 +91,7 @@ fn run_prepare(args: &PrepareArgs, out: &mut dyn Write, report: &dyn Report) -> 
         "The image is prepared: kernel {}, its initramfs {initramfs}.",
         prepared.kernel
     )?;
-    Ok(0)
+    Ok(())
 }
 
 /// Fails when the root is the one this machine runs from, rather than a container's.

@@ -2,7 +2,7 @@
 
 use crate::cli::layering::{SetUpArguments, Wanted};
 use crate::cli::outcome::finish;
-use crate::cli::{ChangeArguments, Context, apply_live as cli_apply_live, transaction};
+use crate::cli::{ChangeArguments, Context, apply_live as cli_apply_live, build, transaction};
 use crate::deployment::advance::Extent;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    if context.global.builds_image() {
+        return run_in_build(arguments, context);
+    }
     let wanted = Wanted::parse(&arguments.packages)?;
     let mut layering = arguments.set_up.layering();
     layering.change.install = wanted.requests;
@@ -91,6 +94,30 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         cli_apply_live::print(applied.as_ref(), context)?;
     }
     Ok(status)
+}
+
+fn run_in_build(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let own = [
+        ("--cache-only", arguments.cache_only),
+        ("--download-only", arguments.download_only),
+        ("--apply-live", arguments.apply_live),
+        ("--stateroot", context.global.stateroot.is_some()),
+    ];
+    let common = arguments.set_up.given_in_build();
+    build::refuse(
+        own.into_iter()
+            .chain(common)
+            .chain(arguments.change.given_in_build()),
+    )?;
+    let mut options = build::Options {
+        verb: "install",
+        uninstall: Wanted::parse(&arguments.uninstall)?.only_requests("--uninstall")?,
+        idempotent: arguments.idempotent,
+        debconf: arguments.set_up.debconf(),
+        ..build::Options::default()
+    };
+    build::add(&mut options, Wanted::parse(&arguments.packages)?)?;
+    build::run(&options, context)
 }
 
 /// Shows what would come to the running system and asks; without a terminal there is nobody to ask, and that is told.

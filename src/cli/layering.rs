@@ -1,5 +1,6 @@
 //! Arguments of the verbs that change what stands on top of the image.
 
+use crate::cli::build::Given;
 use crate::fault::{Fault, Kind};
 use crate::layer::assemble::SCRIPT_TIMEOUT;
 use crate::layer::change::Change;
@@ -53,6 +54,20 @@ impl SetUpArguments {
             script_timeout: self.script_timeout.unwrap_or(SCRIPT_TIMEOUT),
             ..Layering::default()
         }
+    }
+
+    /// Returns the options that mean nothing in the build of an image.
+    pub(crate) fn given_in_build(&self) -> [Given; 3] {
+        [
+            ("--scripts", self.scripts.is_some()),
+            ("--conflicts", self.conflicts.is_some()),
+            ("--script-timeout", self.script_timeout.is_some()),
+        ]
+    }
+
+    /// Returns the file with answers for debconf.
+    pub(crate) fn debconf(&self) -> Option<PathBuf> {
+        self.debconf.clone()
     }
 }
 

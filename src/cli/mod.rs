@@ -5,6 +5,7 @@
 //! an option asks for it.
 
 mod apply_live;
+mod build;
 mod cleanup;
 mod completion;
 pub mod container;
@@ -50,7 +51,7 @@ use outcome::After;
 use progress::Progress;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Exit status of "nothing changed", and of `status --pending-exit-77`.
@@ -186,6 +187,13 @@ pub(crate) struct ChangeArguments {
     reboot: bool,
 }
 
+impl Global {
+    /// Returns whether an image is being built here and no sysroot was named.
+    fn builds_image(&self) -> bool {
+        self.sysroot.is_none() && environment::in_image_build(Path::new("/"))
+    }
+}
+
 impl ChangeArguments {
     fn fetch(&self) -> Fetch {
         Fetch {
@@ -197,6 +205,17 @@ impl ChangeArguments {
             },
             lock_finalization: self.lock_finalization,
         }
+    }
+
+    /// Returns the options that mean nothing in the build of an image.
+    fn given_in_build(&self) -> [build::Given; 5] {
+        [
+            ("--dry-run", self.dry_run),
+            ("--json", self.json),
+            ("--unchanged-exit-77", self.unchanged_exit_77),
+            ("--lock-finalization", self.lock_finalization),
+            ("--reboot", self.reboot),
+        ]
     }
 
     fn after(&self) -> After {
@@ -336,10 +355,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
     if let Some(verb) = cli.verb.writes() {
+        // A build has no sysroot to be written, and often not the right to a mount namespace.
+        let has_sysroot =
+            !cli.global.builds_image() || matches!(cli.verb, Verb::Provision(_) | Verb::Image(_));
         // A writer without root fails at the lock with a clearer error than the kernel's.
-        if rustix::process::geteuid().is_root() {
+        if has_sysroot && rustix::process::geteuid().is_root() {
             mounts::enter_private()?;
-        } else if cli.global.sysroot.is_none() && std::path::Path::new("/run/ostree-booted").exists() {
+        } else if cli.global.sysroot.is_none() && Path::new("/run/ostree-booted").exists() {
             environment::require_root(verb)?;
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::cli::layering::{SetUpArguments, Wanted};
 use crate::cli::outcome::finish;
-use crate::cli::{ChangeArguments, Context};
+use crate::cli::{ChangeArguments, Context, build};
 use crate::layer::assemble::Network;
 use crate::ops::layer::{self, Options};
 use anyhow::Result;
@@ -34,6 +34,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    if context.global.builds_image() {
+        return run_in_build(arguments, context);
+    }
     let wanted = Wanted::parse(&arguments.install)?;
     let network = if arguments.install.is_empty() {
         Network::Packages
@@ -57,4 +60,26 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     };
     let outcome = layer::run(&host, &options, context.report)?;
     finish(&outcome, arguments.change.after(), context)
+}
+
+fn run_in_build(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let own = [
+        ("--all", arguments.all),
+        ("--stateroot", context.global.stateroot.is_some()),
+    ];
+    let common = arguments.set_up.given_in_build();
+    build::refuse(
+        own.into_iter()
+            .chain(common)
+            .chain(arguments.change.given_in_build()),
+    )?;
+    let mut options = build::Options {
+        verb: "uninstall",
+        uninstall: Wanted::parse(&arguments.packages)?.only_requests("uninstall")?,
+        idempotent: arguments.idempotent,
+        debconf: arguments.set_up.debconf(),
+        ..build::Options::default()
+    };
+    build::add(&mut options, Wanted::parse(&arguments.install)?)?;
+    build::run(&options, context)
 }

@@ -43,10 +43,63 @@ pub fn signs(root: &Path) -> Vec<Sign> {
     ]
 }
 
-/// Returns whether this process runs inside a container.
+/// Returns whether `root` is the root of a container; of `/`, the variable `container` tells as well.
 pub fn in_container(root: &Path) -> bool {
-    root.join("run/.containerenv").exists() || root.join(".dockerenv").exists()
+    let told = root == Path::new("/") && variable("container").is_some();
+    told || root.join("run/.containerenv").exists() || root.join(".dockerenv").exists()
 }
+
+/// Returns whether an image is built at `root`: a container without systemd that was not booted from OSTree.
+pub fn in_image_build(root: &Path) -> bool {
+    let runs = ["run/ostree-booted", "run/systemd/system"];
+    in_container(root) && runs.iter().all(|path| !root.join(path).exists())
+}
+
+/// What a Containerfile has instead of a verb.
+const IN_A_CONTAINERFILE: &[(&str, &str)] = &[
+    ("upgrade", FROM),
+    ("rebase", FROM),
+    ("deploy", FROM),
+    (
+        "override",
+        "in a Containerfile `RUN apt-ostree install NAME=VERSION` exchanges a package, and `RUN apt-ostree uninstall NAME` takes it out",
+    ),
+    (
+        "reset",
+        "in a Containerfile take the line away that installs the packages",
+    ),
+    (
+        "kargs",
+        "in a Containerfile write `/usr/lib/bootc/kargs.d/NAME.toml` with a line `kargs = [\"KEY=VALUE\"]`",
+    ),
+    (
+        "initramfs",
+        "in a Containerfile write `/etc/dracut.conf.d/NAME.conf`, followed by `RUN apt-ostree container prepare`",
+    ),
+    (
+        "initramfs-etc",
+        "in a Containerfile name FILE in `/etc/dracut.conf.d/NAME.conf` by a line `install_items+=\" FILE \"`, followed by `RUN apt-ostree container prepare`",
+    ),
+    (
+        "search",
+        "in a Containerfile use `apt-get update` and `apt-cache search`",
+    ),
+    (
+        "info",
+        "in a Containerfile use `apt-get update` and `apt-cache show`",
+    ),
+    (
+        "refresh-md",
+        "in a Containerfile use `apt-get update`; `apt-ostree install` does it where there are no package lists",
+    ),
+];
+
+/// Instead of the verbs that take another image.
+const FROM: &str = "in a Containerfile the line `FROM` names the image; for newer packages `RUN apt-get upgrade`, followed by `RUN apt-ostree container prepare`";
+
+/// Instead of any other verb.
+const ON_A_HOST: &str =
+    "run it on a host; a Containerfile has `RUN apt-ostree install`, `uninstall` and `container prepare`";
 
 /// Returns the fault that tells a person why `verb` cannot work here and what to do instead.
 ///
@@ -62,7 +115,8 @@ pub fn guidance(root: &Path, verb: &str, booted: bool) -> Fault {
         .map(|sign| format!("{}: {}", sign.what, if sign.found { "yes" } else { "no" }))
         .collect();
     let hint = if in_container(root) {
-        "inside a container build use `apt-ostree container prepare`; on a host run the command outside the container"
+        let known = IN_A_CONTAINERFILE.iter().find(|(name, _)| *name == verb);
+        known.map_or(ON_A_HOST, |(_, instead)| instead)
     } else {
         "name a sysroot with `--sysroot DIR`, or install a host with `apt-ostree provision to-disk --image REF DISK`"
     };
@@ -143,11 +197,23 @@ mod tests {
         assert!(fault.hint.unwrap().contains("--sysroot"));
         std::fs::create_dir_all(root.path().join("run")).unwrap();
         std::fs::write(root.path().join("run/.containerenv"), "").unwrap();
-        assert!(
-            guidance(root.path(), "upgrade", false)
-                .hint
-                .unwrap()
-                .contains("container prepare")
-        );
+        let hint = |verb: &str| guidance(root.path(), verb, false).hint.unwrap();
+        assert!(hint("upgrade").contains("`FROM`"));
+        assert!(hint("override").contains("apt-ostree install NAME=VERSION"));
+        assert!(hint("rollback").contains("container prepare"));
+    }
+
+    #[test]
+    fn an_image_is_built_in_a_container_where_nothing_was_booted() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("run")).unwrap();
+        assert!(!in_image_build(root.path()));
+        std::fs::write(root.path().join("run/.containerenv"), "").unwrap();
+        assert!(in_image_build(root.path()));
+        for path in ["run/systemd/system", "run/ostree-booted"] {
+            std::fs::create_dir_all(root.path().join(path)).unwrap();
+            assert!(!in_image_build(root.path()), "{path}");
+            std::fs::remove_dir(root.path().join(path)).unwrap();
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Siblings never call one another; what several need lies in `deployment`, `image` or `boot`.
 
 pub mod apply_live;
+pub mod build;
 pub mod check;
 pub mod cleanup;
 pub mod db;
