@@ -99,6 +99,73 @@ fn a_user_of_sysusers_owns_its_files_and_members_of_groups_stay() {
 }
 
 #[test]
+fn an_account_that_owns_nothing_keeps_its_id_on_a_host_with_accounts_of_its_own() {
+    let debian = Debian::new();
+    let quiet = |name: &str, line: &str| {
+        Package::new(name, "1")
+            .file(&format!("usr/lib/sysusers.d/{name}.conf"), 0o644, line)
+            .script("postinst", &format!("#!/bin/sh\nsystemd-sysusers {name}.conf\n"))
+    };
+    let packages = [
+        quiet("lone", "u lone -:nogroup \"Owns nothing\" /run/lone\n"),
+        quiet("pair", "u pair -\n"),
+        quiet("fixed", "u fixed 333\n"),
+        quiet("crew", "g crew -\n"),
+    ];
+    let layered = Layering::new(&debian, &packages).run();
+    let tree = Checkout::of(&debian, &layered.commit);
+    // A host whose own accounts took the place of the image's, as its merged /etc has them after a `useradd`.
+    let host = tempfile::tempdir().unwrap();
+    let from = tree.path("usr/lib/sysusers.d");
+    let to = host.path().join("usr/lib");
+    std::fs::create_dir_all(&to).unwrap();
+    crate::support::run(
+        "cp",
+        ["-a", &from.display().to_string(), &to.display().to_string()],
+    );
+    let image = Checkout::of(&debian, &debian.commit);
+    for (name, line) in [
+        ("passwd", "mine:x:1500:1500::/:/bin/sh"),
+        ("group", "mine:x:1500:"),
+    ] {
+        let text = image.text(&format!("usr/etc/{name}"));
+        write(host.path().join("etc").join(name), format!("{text}{line}\n"));
+    }
+    let root = format!("--root={}", host.path().display());
+    crate::support::run("systemd-sysusers", [root.as_str()]);
+    let made = |file: &str, name: &str| -> String {
+        let text = std::fs::read_to_string(host.path().join("etc").join(file)).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}:")));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).to_owned()
+    };
+    for name in ["lone", "pair", "fixed"] {
+        let start = format!("{name}:");
+        let wanted = tree.line("usr/etc/passwd", &start).unwrap();
+        let ids = |line: &str| {
+            line.split(':')
+                .skip(2)
+                .take(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&made("passwd", name)), ids(&wanted), "{wanted}");
+    }
+    assert_eq!(
+        made("group", "crew").split(':').nth(2),
+        tree.line("usr/etc/group", "crew:").unwrap().split(':').nth(2)
+    );
+    // The next layering finds nothing to tell.
+    let again = Layering::new(&debian, &packages)
+        .host_etc(&host.path().join("etc"))
+        .run();
+    assert!(
+        again.translated.warnings.is_empty(),
+        "{:?}",
+        again.translated.warnings
+    );
+}
+
+#[test]
 fn the_ids_of_the_host_win_and_a_stranger_is_told() {
     let debian = Debian::new();
     let host = tempfile::tempdir().unwrap();

@@ -14,7 +14,12 @@ use std::path::Path;
 pub(super) fn declare(root: &Dir, scope: &Scope<'_>) -> Result<()> {
     let accounts = Accounts::load(root)?;
     let declared = Declared::load(root, false)?;
-    let (owners, owning_groups) = owners(root, scope)?;
+    let (mut owners, mut owning_groups) = owners(root, scope)?;
+    if let Scope::Layer(layer) = scope {
+        let (users, groups) = brought(&Accounts::load(layer.base)?, &accounts);
+        owners.extend(users);
+        owning_groups.extend(groups);
+    }
     let text = lines(&accounts, &declared, &owners, &owning_groups);
     if text.is_empty() {
         rootfs::remove(root, GENERATED)?;
@@ -51,6 +56,24 @@ fn owners(root: &Dir, scope: &Scope<'_>) -> Result<(BTreeSet<u32>, BTreeSet<u32>
     Ok((users, groups))
 }
 
+/// Returns the ids of accounts that came with packages on top of an image.
+///
+/// A host has given them for ever, so another one must not be picked at boot, even where nothing belongs to them yet.
+fn brought(base: &Accounts, now: &Accounts) -> (BTreeSet<u32>, BTreeSet<u32>) {
+    let users = now
+        .users
+        .iter()
+        .filter(|user| !base.users.iter().any(|known| known.name == user.name));
+    let groups = now
+        .groups
+        .iter()
+        .filter(|group| !base.groups.iter().any(|known| known.name == group.name));
+    (
+        users.map(|user| user.uid).collect(),
+        groups.map(|group| group.gid).collect(),
+    )
+}
+
 fn lines(
     accounts: &Accounts,
     declared: &Declared,
@@ -60,13 +83,13 @@ fn lines(
     let mut text = String::new();
     for group in accounts.groups.iter().filter(|group| group.gid < FIRST_PERSON) {
         let fixed = declared.groups.get(&group.name);
-        if fixed.is_none() || fixed == Some(&None) && owning_groups.contains(&group.gid) {
+        if fixed.is_none() || fixed != Some(&Some(group.gid)) && owning_groups.contains(&group.gid) {
             writeln!(text, "g {} {}", group.name, group.gid).expect("writing to a string cannot fail");
         }
     }
     for user in accounts.users.iter().filter(|user| user.uid < FIRST_PERSON) {
         let fixed = declared.users.get(&user.name);
-        if fixed.is_none() || fixed == Some(&None) && owners.contains(&user.uid) {
+        if fixed.is_none() || fixed != Some(&Some(user.uid)) && owners.contains(&user.uid) {
             text.push_str(&user_line(user));
         }
     }
