@@ -37,6 +37,8 @@ pub struct Fault {
     pub message: String,
     /// What to do next, normally a command; printed behind `hint:`.
     pub hint: Option<String>,
+    /// What is at fault, each by a name that a command takes; empty where that is no list of things.
+    pub names: Vec<String>,
 }
 
 impl Fault {
@@ -46,7 +48,15 @@ impl Fault {
             kind,
             message: message.into(),
             hint: None,
+            names: Vec::new(),
         }
+    }
+
+    /// Adds the names of what is at fault.
+    #[must_use]
+    pub fn about(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.names.extend(names.into_iter().map(Into::into));
+        self
     }
 
     /// Adds the next step.

@@ -14,7 +14,7 @@ use crate::image::pull::{self, PullOptions};
 use crate::image::reference::ImageReference;
 use crate::image::store::{self, StoredImage};
 use crate::layer::assemble::{self, Input, Network};
-use crate::layer::intent::PackageRequest;
+use crate::layer::intent::{Intent, PackageRequest};
 use crate::layer::packages::{self, PackageDifference, Packages};
 use crate::layer::places::Places;
 use crate::layer::plan::Plan;
@@ -158,7 +158,7 @@ pub fn advance(lock: &WriteLock<'_>, step: &Advance<'_>, report: &dyn Report) ->
             script_timeout: step.script_timeout,
         };
         let solved = assemble::solve(input, report).map_err(|error| match step.merge {
-            Some(merge) if !is_on(&repo, merge, step.image) => with_way_out(error),
+            Some(merge) if !is_on(&repo, merge, step.image) => with_way_out(error, &intent),
             _ => error,
         })?;
         solved.refuse_dormant(step.active)?;
@@ -187,16 +187,37 @@ fn is_on(repo: &ostree::Repo, deployment: &ostree::Deployment, image: &StoredIma
 }
 
 /// Says what to do about requests that were met on the former image and cannot be on the new one.
-fn with_way_out(error: anyhow::Error) -> anyhow::Error {
-    let kinds = [Kind::NotFound, Kind::Unsupported, Kind::Usage];
+fn with_way_out(error: anyhow::Error, intent: &Intent) -> anyhow::Error {
+    let kinds = [Kind::NotFound, Kind::Unsupported];
     let Some(fault) = Fault::find(&error).filter(|fault| kinds.contains(&fault.kind)) else {
         return error;
+    };
+    let is_package = |name: &&String| {
+        intent
+            .packages
+            .iter()
+            .any(|request| request.to_string() == **name)
+            || intent.local_packages.iter().any(|local| local.id() == **name)
+    };
+    let (packages, overrides): (Vec<&String>, Vec<&String>) = fault.names.iter().partition(is_package);
+    let ways: Vec<String> = [("uninstall", packages), ("override reset", overrides)]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(verb, names)| {
+            let names: String = names.into_iter().map(|name| format!(" {name}")).collect();
+            format!("`apt-ostree {verb}{names}`")
+        })
+        .collect();
+    let way = match (&fault.hint, ways.is_empty()) {
+        (Some(hint), true) => hint.clone(),
+        (None, true) => "give a package up with `apt-ostree uninstall PKG`, an override with `apt-ostree override reset PKG`".to_owned(),
+        (_, false) => format!("give up what is at fault with {}", ways.join(" and ")),
     };
     Fault::new(
         Kind::Unsupported,
         format!("The requests cannot be met on the new image: {}", fault.message),
     )
-    .hint("nothing was changed; give a package up with `apt-ostree uninstall PKG`, an override with `apt-ostree override reset PKG`")
+    .hint(format!("nothing was changed; {way}"))
     .into()
 }
 

@@ -26,8 +26,9 @@ impl Archive {
             return Ok(());
         }
         let known = self.known(names)?;
-        let mut unknown = Vec::new();
+        let (mut unknown, mut about) = (Vec::new(), Vec::new());
         for request in names {
+            let before = unknown.len();
             match (known.get(&self.full_name(request)), &request.version) {
                 (None, _) => unknown.push(format!("`{request}`")),
                 (Some(versions), Some(version)) if !versions.contains(version) => {
@@ -36,6 +37,9 @@ impl Archive {
                 }
                 _ => {}
             }
+            if unknown.len() > before {
+                about.push(request.to_string());
+            }
         }
         if unknown.is_empty() {
             return Ok(());
@@ -43,7 +47,8 @@ impl Archive {
         let fault = Fault::new(
             Kind::NotFound,
             format!("No repository has {}", unknown.join(", ")),
-        );
+        )
+        .about(about);
         Err(match (self.repositories.is_empty(), self.has_lists()) {
             (true, _) => fault.hint("add a repository in /etc/apt/sources.list.d"),
             (false, false) => fault.hint("fetch the package lists with `apt-ostree refresh-md`"),
@@ -173,6 +178,7 @@ fn fault(reasons: &[(String, Reason)]) -> Fault {
     let mut exchanged = BTreeSet::new();
     let mut told = Vec::new();
     let mut names = Vec::new();
+    let about = reasons.iter().flat_map(|(request, _)| request.split("`, `"));
     for (request, reason) in reasons {
         told.push(match reason {
             Reason::Drift(packages) => {
@@ -209,5 +215,6 @@ fn fault(reasons: &[(String, Reason)]) -> Fault {
         Kind::Unsupported,
         format!("The packages cannot be put on this image: {}", told.join("; ")),
     )
+    .about(about)
     .hint(ways.join("; or "))
 }

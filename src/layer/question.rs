@@ -37,12 +37,13 @@ impl Archive {
         for request in &intent.packages {
             let text = request.to_string();
             if removed(&request.name) {
-                wrong.push(format!("`{text}` is requested, and an override removes it"));
+                let reason = format!("`{text}` is requested, and an override removes it");
+                wrong.push((text, reason));
                 continue;
             }
             match self.provided(request, intent) {
                 Some(installed) => match differs(request, installed) {
-                    Some(reason) => wrong.push(format!("`{text}`: {reason}")),
+                    Some(reason) => wrong.push((text.clone(), format!("`{text}`: {reason}"))),
                     None => question.dormant.push(dormant(&text, installed)),
                 },
                 None => {
@@ -64,19 +65,17 @@ impl Archive {
                 if installed.id.version == local.version {
                     question.dormant.push(dormant(&local.id(), installed));
                 } else {
-                    wrong.push(format!(
-                        "`{}`: the image has {} {}",
-                        local.id(),
-                        local.name,
-                        installed.id.version
-                    ));
+                    let (id, name, version) = (local.id(), &local.name, &installed.id.version);
+                    wrong.push((id.clone(), format!("`{id}`: the image has {name} {version}")));
                 }
                 continue;
             }
             question.requests.push((local.id(), file));
         }
         if !wrong.is_empty() {
-            return Err(Fault::new(Kind::Usage, wrong.join("; "))
+            let (about, told): (Vec<String>, Vec<String>) = wrong.into_iter().unzip();
+            return Err(Fault::new(Kind::Unsupported, told.join("; "))
+                .about(about)
                 .hint("a package of the image is exchanged with `apt-ostree override replace`")
                 .into());
         }
@@ -97,6 +96,7 @@ impl Archive {
                         removal.name
                     ),
                 )
+                .about([removal.to_string()])
                 .into());
             }
             let architecture = removal.architecture.as_ref();
@@ -117,6 +117,7 @@ impl Archive {
                         replacement.name, installed.id.version
                     ),
                 )
+                .about([replacement.to_string()])
                 .hint(format!("name the version: `{}=VERSION`", replacement.name))
                 .into());
             }

@@ -98,7 +98,7 @@ fn a_package_that_no_longer_fits_stops_the_upgrade_by_name() {
     host.publish_image("2", [marked("2")]);
     let errors = host.fails(1, &["upgrade"]);
     assert!(
-        errors.contains("`one`") && errors.contains("apt-ostree uninstall PKG"),
+        errors.contains("`one`") && errors.contains("with `apt-ostree uninstall one`\n"),
         "{errors}"
     );
     assert_eq!(host.status()["deployments"], before, "nothing is staged");
@@ -108,13 +108,65 @@ fn a_package_that_no_longer_fits_stops_the_upgrade_by_name() {
     );
     let errors = host.fails(1, &["upgrade", "--uninstall", "one"]);
     assert!(
-        errors.contains("two") && errors.contains("apt-ostree uninstall PKG"),
+        errors.contains("two") && errors.contains("with `apt-ostree uninstall two`\n"),
         "{errors}"
     );
     assert_eq!(host.status()["deployments"], before);
     host.ok(&["upgrade", "--uninstall", "one", "--uninstall", "two"]);
     assert_eq!(host.versions()[0], "3");
     assert!(host.leftovers().is_empty());
+    host.assert_sound();
+}
+
+#[test]
+fn an_override_that_no_longer_fits_is_named_as_one() {
+    let mut host = DebianMachine::new(&[plain("extra", "2")]);
+    let brings = |host: &DebianMachine| [host.brings(&plain("extra", "1"), "usr/share/extra", "image's\n")];
+    host.publish_image("2", brings(&host));
+    host.ok(&["upgrade"]);
+    host.ok(&["override", "replace", "extra=2"]);
+    host.archive.publish(&[plain("extra", "3")]);
+    host.publish_image(
+        "3",
+        brings(&host).map(|layer| layer.file("usr/share/mark", 0o644, "3")),
+    );
+    let before = host.status()["deployments"].clone();
+    let errors = host.fails(1, &["upgrade"]);
+    assert!(
+        errors.contains("with `apt-ostree override reset extra=2`\n") && !errors.contains("uninstall"),
+        "{errors}"
+    );
+    assert_eq!(host.status()["deployments"], before);
+    host.ok(&["override", "reset", "extra=2"]);
+    host.ok(&["upgrade"]);
+    assert_eq!(host.text(0, "usr/share/mark"), "3");
+}
+
+#[test]
+fn a_repository_that_is_away_stops_an_upgrade_and_the_way_out_works() {
+    let mut host = DebianMachine::new(&[plain("one", "1")]);
+    host.ok(&["install", "one"]);
+    let before = host.status()["deployments"].clone();
+    host.archive.web().stop();
+    // What the packages would be cannot be known, on an unchanged image either.
+    let refused = |host: &DebianMachine| {
+        let errors = host.fails(1, &["upgrade"]);
+        assert!(
+            errors.contains("cannot be reached") && errors.contains("`--cache-only`"),
+            "{errors}"
+        );
+        assert_eq!(host.status()["deployments"], before);
+    };
+    refused(&host);
+    assert!(
+        host.ok(&["upgrade", "--cache-only"])
+            .contains("No upgrade available.")
+    );
+    host.publish_image("2", [marked("2")]);
+    refused(&host);
+    host.ok(&["upgrade", "--cache-only"]);
+    assert_eq!(host.text(0, "usr/share/mark"), "2");
+    assert_eq!(host.text(0, "usr/share/one"), "one 1\n");
     host.assert_sound();
 }
 
