@@ -245,6 +245,9 @@ impl Solved<'_> {
         };
         let report = self.clock.report;
         let ran = run::run(&self.stage, &self.plan, &packages, &options, report)?;
+        for warning in &ran.warnings {
+            report.warning(warning);
+        }
         self.clock.done("run");
         checkpoint::reach("layer-run")?;
         let etc = self.input.etc.as_ref().map(|(current, _)| current.clone());

@@ -30,6 +30,7 @@ mod layering;
 mod layers_faults;
 mod layers_files;
 mod layers_initramfs;
+mod layers_options;
 mod layers_overrides;
 mod layers_requests;
 mod layers_updates;
