@@ -41,7 +41,7 @@ mod version;
 use crate::deployment::advance::Extent;
 use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
-use crate::host::{environment, mounts};
+use crate::host::{environment, interrupt, mounts};
 use crate::ops::{Fetch, Target};
 use crate::report::Report;
 use anyhow::Result;
@@ -342,13 +342,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error, cli.global.progress);
-            ExitCode::from(
-                if Fault::find(&error).is_some_and(|fault| fault.kind == Kind::Usage) {
-                    2
-                } else {
-                    1
-                },
-            )
+            ExitCode::from(status_of(&error))
         }
     }
 }
@@ -406,6 +400,15 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Returns the exit status; a verb that a signal stopped ends as a shell tells of one that a signal ended.
+fn status_of(error: &anyhow::Error) -> u8 {
+    match (Fault::find(error).map(|fault| fault.kind), interrupt::received()) {
+        (Some(Kind::Usage), _) => 2,
+        (Some(Kind::Cancelled), Some(signal)) => 128 + signal,
+        _ => 1,
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "this is where errors are printed")]

@@ -4,6 +4,7 @@
 //! as it would have without that thread.
 
 use anyhow::{Context, Result};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -24,6 +25,9 @@ struct Wanted {
     action: Box<dyn FnOnce() + Send>,
     ends_process: bool,
 }
+
+/// The signal that stopped a piece of work; 0 while there was none.
+static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
 /// The one that was made last comes first.
 static WATCH: Mutex<Watch> = Mutex::new(Watch {
@@ -67,6 +71,13 @@ impl Drop for Interrupt {
     }
 }
 
+/// Returns the number of the signal that stopped a piece of work, if one did.
+pub fn received() -> Option<u8> {
+    u8::try_from(RECEIVED.load(Ordering::Relaxed))
+        .ok()
+        .filter(|number| *number != 0)
+}
+
 fn lock() -> MutexGuard<'static, Watch> {
     WATCH.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -85,6 +96,7 @@ fn start() -> Result<()> {
         .spawn(move || {
             loop {
                 let number = runtime.block_on(next(&mut interrupt, &mut terminate));
+                RECEIVED.store(number, Ordering::Relaxed);
                 let mut watch = lock();
                 let wanted = watch.wanted.pop();
                 let goes_on = wanted.as_ref().is_some_and(|wanted| !wanted.ends_process);

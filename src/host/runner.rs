@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -128,6 +129,7 @@ impl Cmd {
 
     /// Runs the program to its end and returns its status and output, whatever the status is.
     ///
+    /// The program ends with this process, so that nothing goes on behind a verb that a signal ended.
     /// Fails when the program cannot be started.
     pub fn output(mut self) -> Result<Output> {
         let shown = self.shown();
@@ -139,6 +141,8 @@ impl Cmd {
         self.command
             .stdout(self.output.take().map_or_else(Stdio::piped, Stdio::from))
             .stderr(Stdio::piped());
+        // The thread that waits here is the one that starts it.
+        self.command.lifecycle_bind_to_parent_thread();
         let mut child = self
             .command
             .spawn()
@@ -168,6 +172,8 @@ impl Cmd {
     /// It is killed when it writes nothing to standard output for as long as `silence`, if that is given, and when
     /// `stop` is sent.
     /// Lines are cut at [`LONGEST_LINE`] bytes, and what is not UTF-8 is replaced.
+    ///
+    /// A signal from the terminal does not reach it: whoever sends `stop` decides.
     pub fn follow(
         mut self,
         silence: Option<Duration>,
@@ -175,7 +181,8 @@ impl Cmd {
         mut line: impl FnMut(Line<'_>),
     ) -> Result<Ending> {
         let shown = self.shown();
-        self.command.stdin(Stdio::null());
+        self.command.stdin(Stdio::null()).process_group(0);
+        self.command.lifecycle_bind_to_parent_thread();
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -2,9 +2,11 @@
 //! what boots as it was, `ostree fsck` clean, and the next run removes the scratch and succeeds.
 
 use crate::support::debian_machine::DebianMachine;
+use crate::support::mounted::Mounted;
 use crate::support::package::Package;
 use apt_ostree::host::runner::Cmd;
-use std::process::{Child, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// Every point at which layering can be cut before the deployment is published.
@@ -45,7 +47,7 @@ fn killed_at_each_checkpoint_and_run_again() {
             .output()
             .expect("the program starts");
         assert_eq!(
-            std::os::unix::process::ExitStatusExt::signal(&output.status),
+            output.status.signal(),
             Some(9),
             "{checkpoint} was not reached: {}",
             String::from_utf8_lossy(&output.stderr)
@@ -68,20 +70,29 @@ fn killed_at_each_checkpoint_and_run_again() {
 }
 
 #[test]
-fn an_interrupted_script_leaves_nothing() {
-    let hangs =
-        Package::new("hangs", "1").script("postinst", "#!/bin/sh\ntouch /usr/share/begun\nsleep 1000\n");
+fn signals_during_a_script_and_a_time_limit_leave_nothing() {
+    // Only this run of the test sleeps for so long.
+    let seconds = 1_000_000 + std::process::id();
+    let (script, sleep) = (
+        format!("#!/bin/sh\ntouch /usr/share/begun\nsleep {seconds}\n"),
+        format!("sleep\0{seconds}\0"),
+    );
+    let hangs = Package::new("hangs", "1").script("postinst", &script);
     let host = DebianMachine::new(&[package(), hangs]);
     let before = boots(&host);
-    let mut child = spawn(&host, &["install", "hangs"], "none");
-    wait_for_sleep();
-    Cmd::new("kill")
-        .args(["-INT".to_owned(), child.id().to_string()])
-        .run()
-        .expect("kill");
-    let status = child.wait().expect("the program");
-    assert!(!status.success());
-    assert_eq!(boots(&host), before);
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let mut child = spawn(&host, &["install", "hangs"], "none");
+        wait_until("the script has begun", || runs(&sleep));
+        send(signal, &child);
+        assert_eq!(
+            child.wait().expect("the program").code(),
+            Some(status),
+            "{signal}"
+        );
+        assert!(!runs(&sleep), "the script has ended");
+        assert_eq!(boots(&host), before);
+        assert!(host.leftovers().is_empty(), "{signal} cleans up");
+    }
     host.assert_sound();
     let errors = host.fails(1, &["install", "--script-timeout=1s", "hangs"]);
     assert!(
@@ -91,6 +102,46 @@ fn an_interrupted_script_leaves_nothing() {
     assert_eq!(boots(&host), before);
     host.ok(&["install", "one"]);
     assert!(host.leftovers().is_empty());
+    host.assert_sound();
+}
+
+#[test]
+fn signals_before_and_after_the_scripts_leave_only_scratch() {
+    let mut host = DebianMachine::new(&[package()]);
+    let before = boots(&host);
+    let address = host.archive.web().address();
+    // While apt waits for a package that does not come: apt ends with it.
+    host.archive.web().gather(2);
+    let mut child = spawn(&host, &["install", "one"], "none");
+    let web = host.archive.web();
+    wait_until("the package is asked for", || {
+        web.take_requests().iter().any(|path| path.ends_with(".deb"))
+    });
+    assert!(runs(&address), "apt runs");
+    send("INT", &child);
+    assert!(ended_by(child.wait().expect("the program"), 2));
+    wait_until("apt has ended", || !runs(&address));
+    web.gather(0);
+    assert_eq!(boots(&host), before);
+    for (signal, number) in [("INT", 2), ("TERM", 15)] {
+        for checkpoint in [
+            "layer-staged",
+            "layer-solved",
+            "layer-fetched",
+            "layer-translated",
+        ] {
+            let mut child = spawn(&host, &["install", "one"], &format!("{checkpoint}:pause"));
+            wait_until_parked(&mut child);
+            send(signal, &child);
+            let status = child.wait().expect("the program");
+            assert!(ended_by(status, number), "{signal} at {checkpoint}: {status}");
+            assert_eq!(boots(&host), before);
+            assert_eq!(host.leftovers().len(), 1, "what the earlier run left is gone");
+        }
+    }
+    host.ok(&["install", "one"]);
+    assert!(host.leftovers().is_empty());
+    assert_eq!(host.list("packages"), ["one"]);
     host.assert_sound();
 }
 
@@ -113,6 +164,37 @@ fn a_full_disk_changes_nothing() {
     host.assert_sound();
     host.ok(&["install", "one"]);
     host.assert_sound();
+}
+
+#[test]
+fn a_disk_that_is_really_full_changes_nothing() {
+    let big = Package::new("big", "1").file("usr/share/big", 0o644, noise(24 << 20));
+    let host = DebianMachine::new(&[package(), big]);
+    let disk = Mounted::disk_with(host.sysroot.path(), 2 << 30);
+    let before = boots(&host);
+    // Too little for the package file, for what is in it, and for both and the commit.
+    for left in [8 << 20, 40 << 20, 60 << 20] {
+        disk.leave(left);
+        let errors = host.fails(1, &["install", "big"]);
+        assert!(errors.contains("space"), "{left}: {errors}");
+        assert_eq!(boots(&host), before, "{left}");
+        assert!(host.leftovers().is_empty(), "{left}: what failed cleans up");
+    }
+    disk.empty();
+    host.assert_sound();
+    host.ok(&["install", "big"]);
+    assert!(host.has(0, "usr/share/big"));
+    host.assert_sound();
+}
+
+/// Returns bytes that no program can pack.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
 }
 
 #[test]
@@ -143,19 +225,35 @@ fn spawn(host: &DebianMachine, arguments: &[&str], checkpoint: &str) -> Child {
     command.spawn().expect("the program starts")
 }
 
-/// Waits until some process is the `sleep 1000` of the package's script.
-fn wait_for_sleep() {
-    for _ in 0..600 {
-        let processes = std::fs::read_dir("/proc").expect("/proc");
-        let sleeps = processes.filter_map(Result::ok).any(|process| {
-            std::fs::read(process.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x001000\0")
-        });
-        if sleeps {
+/// Returns whether a signal ended the program, or it ended itself as a shell tells of that.
+fn ended_by(status: ExitStatus, number: i32) -> bool {
+    status.signal() == Some(number) || status.code() == Some(128 + number)
+}
+
+fn send(signal: &str, child: &Child) {
+    Cmd::new("kill")
+        .args([format!("-{signal}"), child.id().to_string()])
+        .run()
+        .expect("kill");
+}
+
+/// Returns whether some process has this in its command line, whose words end with a zero byte.
+fn runs(words: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("/proc");
+    processes.filter_map(Result::ok).any(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(words)
+    })
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1200 {
+        if is_so() {
             return;
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("the script never began");
+    panic!("it never came so far that {what}");
 }
 
 /// Waits until a thread of the process says that it stands at its checkpoint.

@@ -8,6 +8,7 @@
 
 use crate::support::layer::Layer;
 use crate::support::machine::{Machine, changed_file};
+use crate::support::mounted::Mounted;
 use apt_ostree::host::runner::Cmd;
 use std::path::Path;
 use std::time::Duration;
@@ -202,38 +203,6 @@ fn labels_and_architecture_are_checked_before_layers_move() {
     }
     machine.publish("3", []);
     machine.ok(&["upgrade"]);
-}
-
-/// A temporary file system over a directory; taken off when dropped.
-struct Mounted<'a>(&'a Path);
-
-impl<'a> Mounted<'a> {
-    fn tmpfs(path: &'a Path, options: &str) -> Self {
-        Cmd::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(path)
-            .run()
-            .unwrap();
-        Self(path)
-    }
-
-    fn remount(&self, options: &str) {
-        Cmd::new("mount")
-            .args(["-o", &format!("remount,{options}")])
-            .arg(self.0)
-            .run()
-            .unwrap();
-    }
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        Cmd::new("umount")
-            .arg("-l")
-            .arg(self.0)
-            .run()
-            .expect("unmounting");
-    }
 }
 
 /// Uses up all inodes below a directory and returns the folder that holds them.

@@ -30,6 +30,7 @@ pub mod keys;
 pub mod layer;
 pub mod layered;
 pub mod machine;
+pub mod mounted;
 pub mod package;
 pub mod registry;
 pub mod relay;
