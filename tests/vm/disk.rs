@@ -3,7 +3,9 @@
 use crate::agent;
 use crate::qemu::{self, Accelerator};
 use crate::support::run;
+use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A disk in the cache, with the state of its first boot once that was saved.
@@ -58,6 +60,7 @@ impl Disk {
         let key = hex::encode(Sha256::digest(key.join("\n")));
         let kind = format!("{}-{name}", release());
         let folder = cache().join("vm").join(format!("{kind}-{}", &key[..16]));
+        let _lock = lock(&cache().join("vm").join(format!("{kind}.lock")));
         if !folder.join("vars.fd").is_file() {
             forget(&kind);
             make(name, arguments, &folder);
@@ -103,6 +106,14 @@ fn forget(kind: &str) {
             std::fs::remove_dir_all(entry.path()).expect("old disk");
         }
     }
+}
+
+/// Waits until no other test makes what `path` stands for; until the file is closed, the others wait.
+pub(crate) fn lock(path: &Path) -> File {
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("cache folder");
+    let file = File::create(path).expect("lock");
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).expect("lock");
+    file
 }
 
 /// Returns the folder that the scripts in `hack/` share.

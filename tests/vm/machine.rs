@@ -1,13 +1,17 @@
 //! A virtual machine during one test.
 
 use crate::agent::Agent;
-use crate::disk::Disk;
+use crate::disk::{Disk, lock};
 use crate::monitor::Monitor;
+use crate::outside::Outside;
 use crate::qemu::{self, Accelerator};
 use crate::support::run;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
+
+/// What makes up a machine that is off.
+const FILES: [&str; 2] = ["disk.raw", "vars.fd"];
 
 /// A running host; ended when dropped. A failed test leaves its logs in `target/vm/NAME`.
 pub(crate) struct Machine {
@@ -24,36 +28,29 @@ impl Machine {
     ///
     /// The first boot of a disk is saved, and the next machine goes on from there.
     pub(crate) fn booted(name: &str, disk: &Disk) -> Self {
-        let start = Instant::now();
         let saved = disk.folder.join("state");
+        let lock = lock(&disk.folder.join("lock"));
         if !saved.is_file() {
-            let mut machine = Self::start(name, disk, &disk.folder, None);
-            crate::tell(&format!("{name}: first boot in {:.0?}", start.elapsed()));
+            let start = Instant::now();
+            let mut machine = Self::start(copy(name, &disk.folder), disk, None);
             machine.save(disk);
+            machine.tell(start, "the first boot and its saving");
         }
+        drop(lock);
         let start = Instant::now();
-        let machine = Self::start(name, disk, &disk.folder.join("saved"), Some(&saved));
-        crate::tell(&format!("{name}: restored in {:.1?}", start.elapsed()));
+        let machine = Self::start(copy(name, &disk.folder.join("saved")), disk, Some(&saved));
+        machine.tell(start, "the restored boot");
         machine
     }
 
-    fn start(name: &str, disk: &Disk, from: &Path, state: Option<&Path>) -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../vm").join(name);
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).expect("old logs");
-        }
-        std::fs::create_dir_all(&folder).expect("folder");
-        for file in ["disk.raw", "vars.fd"] {
-            run(
-                "cp",
-                [
-                    "--sparse=always",
-                    "--reflink=auto",
-                    &text(&from.join(file)),
-                    &text(&folder.join(file)),
-                ],
-            );
-        }
+    /// Returns a host that boots for the first time, after its disk was changed from outside.
+    pub(crate) fn changed(name: &str, disk: &Disk, change: impl FnOnce(&Outside) + Send) -> Self {
+        let folder = copy(name, &disk.folder);
+        Outside::of(name, &folder.join("disk.raw"), change);
+        Self::start(folder, disk, None)
+    }
+
+    fn start(folder: PathBuf, disk: &Disk, state: Option<&Path>) -> Self {
         let arguments = qemu::arguments(&folder, disk.accelerator, &disk.credentials);
         let mut incoming = arguments.clone();
         if let Some(state) = state {
@@ -86,21 +83,10 @@ impl Machine {
         // What still starts in the background would make the tests differ from run to run.
         self.run("systemctl is-system-running --wait || systemctl --failed --no-pager; sync");
         let saved = disk.folder.join("saved");
-        std::fs::create_dir_all(&saved).expect("cache folder");
         let state = disk.folder.join("state.new");
         self.monitor().save(&state);
         self.end();
-        for file in ["disk.raw", "vars.fd"] {
-            run(
-                "cp",
-                [
-                    "--sparse=always",
-                    "--reflink=auto",
-                    &text(&self.folder.join(file)),
-                    &text(&saved.join(file)),
-                ],
-            );
-        }
+        copy_files(&self.folder, &saved);
         std::fs::rename(state, disk.folder.join("state")).expect("saved state");
     }
 
@@ -118,11 +104,7 @@ impl Machine {
         let start = Instant::now();
         let answer = self.agent.run(script, self.accelerator.allow(60));
         if start.elapsed() > Duration::from_secs(2) {
-            crate::tell(&format!(
-                "  {:.0?} for {}",
-                start.elapsed(),
-                script.lines().next().unwrap_or_default()
-            ));
+            self.tell(start, script.lines().next().unwrap_or_default());
         }
         answer.unwrap_or_else(|| panic!("no answer in the guest to: {script}"))
     }
@@ -149,7 +131,7 @@ impl Machine {
                 break status;
             }
         };
-        crate::tell(&format!("  {:.0?} for {script}", start.elapsed()));
+        self.tell(start, script);
         assert_eq!(
             status.trim(),
             "0",
@@ -164,9 +146,29 @@ impl Machine {
         self.wait_for_boot();
     }
 
+    /// Switches the machine off in an orderly way, changes its disk from outside, and boots.
+    pub(crate) fn change_while_off(&mut self, change: impl FnOnce(&Outside) + Send) {
+        let start = Instant::now();
+        self.agent.send("systemctl poweroff");
+        while self.process.try_wait().expect("QEMU").is_none() {
+            assert!(
+                start.elapsed() < self.accelerator.allow(60),
+                "no end of the shutdown"
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        self.tell(start, "a shutdown");
+        Outside::of(&self.name(), &self.folder.join("disk.raw"), change);
+        self.power_on();
+    }
+
     /// Cuts the power and boots again.
     pub(crate) fn cut_power(&mut self) {
         self.end();
+        self.power_on();
+    }
+
+    fn power_on(&mut self) {
         self.process = qemu::start(&self.folder, &self.arguments);
         self.agent = Agent::connect(&self.folder.join("agent.sock"), &self.folder.join("agent.log"));
         self.wait_for_boot();
@@ -180,7 +182,17 @@ impl Machine {
             .expect("the guest does not come up");
         assert_ne!(id, self.boot_id, "the agent started again without a reboot");
         self.boot_id = id;
-        crate::tell(&format!("  {:.0?} for a boot", start.elapsed()));
+        self.tell(start, "a boot");
+    }
+
+    /// Tells the person who watches how long something took.
+    fn tell(&self, start: Instant, what: &str) {
+        crate::tell(&format!("{}:   {:.0?} for {what}", self.name(), start.elapsed()));
+    }
+
+    fn name(&self) -> String {
+        let name = self.folder.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     fn monitor(&self) -> Monitor {
@@ -197,7 +209,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        // Without QEMU there is nobody to ask.
+        if std::thread::panicking() && self.process.try_wait().is_ok_and(|status| status.is_none()) {
             let journal = self.agent.run(
                 "journalctl --no-pager -b; cat /run/background.log",
                 Duration::from_secs(60),
@@ -208,7 +221,7 @@ impl Drop for Machine {
             }
         }
         self.end();
-        for file in ["disk.raw", "vars.fd"] {
+        for file in FILES {
             if std::fs::remove_file(self.folder.join(file)).is_err() {
                 crate::tell(&format!("{file} was gone already"));
             }
@@ -216,6 +229,20 @@ impl Drop for Machine {
     }
 }
 
-fn text(path: &Path) -> String {
-    path.display().to_string()
+/// Makes the folder of a machine, with a copy of the disk and the firmware's variables in `from`.
+fn copy(name: &str, from: &Path) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../vm").join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).expect("old logs");
+    }
+    copy_files(from, &folder);
+    folder
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("folder");
+    for file in FILES {
+        let [from, to] = [from, to].map(|folder| folder.join(file).display().to_string());
+        run("cp", ["--sparse=always", "--reflink=auto", &from, &to]);
+    }
 }

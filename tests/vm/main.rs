@@ -14,12 +14,16 @@ mod agent;
 mod disk;
 mod guest;
 mod layers;
+mod layers_in_guest;
+mod layers_live;
 mod live;
 mod machine;
 mod menu;
 mod monitor;
+mod outside;
 mod power;
 mod qemu;
+mod services;
 mod shelf;
 mod story;
 #[path = "../it/support/mod.rs"]

@@ -59,9 +59,10 @@ pub(crate) fn arguments(folder: &Path, accelerator: Accelerator, credentials: &[
     let path = |name: &str| folder.join(name).display().to_string();
     let mut arguments: Vec<String> = accelerator.arguments().map(str::to_owned).to_vec();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    // A boot hardly uses a second processor; that one runs another test's machine.
     add(&[
         "-smp",
-        "2",
+        "1",
         "-m",
         "2048",
         "-machine",
