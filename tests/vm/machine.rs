@@ -102,10 +102,16 @@ impl Machine {
     #[track_caller]
     pub(crate) fn try_run(&mut self, script: &str) -> (i32, String) {
         let start = Instant::now();
-        let answer = self.agent.run(script, self.accelerator.allow(60));
+        let answer = self.ask(script);
         if start.elapsed() > Duration::from_secs(2) {
             self.tell(start, script.lines().next().unwrap_or_default());
         }
+        answer
+    }
+
+    #[track_caller]
+    fn ask(&mut self, script: &str) -> (i32, String) {
+        let answer = self.agent.run(script, self.accelerator.allow(60));
         answer.unwrap_or_else(|| panic!("no answer in the guest to: {script}"))
     }
 
@@ -126,7 +132,7 @@ impl Machine {
         let end = start + self.accelerator.allow(240);
         let wait = "for i in $(seq 100); do test -e /run/status && cat /run/status && break; sleep 0.5; done";
         let status = loop {
-            let status = self.run(wait);
+            let (_, status) = self.ask(wait);
             if !status.is_empty() || Instant::now() > end {
                 break status;
             }

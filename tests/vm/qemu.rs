@@ -42,7 +42,7 @@ impl Accelerator {
     pub(crate) fn allow(self, seconds: u64) -> Duration {
         Duration::from_secs(match self {
             Self::Kvm => seconds * 2,
-            Self::Tcg => seconds * 5,
+            Self::Tcg => seconds * 10,
         })
     }
 
