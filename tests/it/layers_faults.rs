@@ -119,7 +119,8 @@ fn signals_before_and_after_the_scripts_leave_only_scratch() {
     });
     assert!(runs(&address), "apt runs");
     send("INT", &child);
-    assert!(ended_by(child.wait().expect("the program"), 2));
+    let status = child.wait().expect("the program");
+    assert!(ended_by(status, 2), "{status}");
     wait_until("apt has ended", || !runs(&address));
     web.gather(0);
     assert_eq!(boots(&host), before);
@@ -218,7 +219,9 @@ fn a_second_writer_waits_or_is_told_who_writes() {
 
 fn spawn(host: &DebianMachine, arguments: &[&str], checkpoint: &str) -> Child {
     let surroundings = host.home.surroundings();
-    let mut command = surroundings.server_command(env!("CARGO_BIN_EXE_apt-ostree"));
+    // What a shell starts in the background ignores SIGINT, and so would the program.
+    let mut command = surroundings.server_command("env");
+    command.args(["--default-signal=INT,TERM", env!("CARGO_BIN_EXE_apt-ostree")]);
     command.arg("--sysroot").arg(host.sysroot.path()).args(arguments);
     command.env("APT_OSTREE_CHECKPOINT", checkpoint);
     command.stdout(Stdio::null()).stderr(Stdio::null());
