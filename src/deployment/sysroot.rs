@@ -219,6 +219,21 @@ impl Host {
             .cloned()
             .or_else(|| self.sysroot.merge_deployment(Some(stateroot)))
     }
+
+    /// Returns [`Host::merge_deployment`], or the fault that there is none; `purpose` follows "has no deployment".
+    pub fn require_merge_deployment(
+        &self,
+        stateroot: &str,
+        purpose: &str,
+    ) -> Result<ostree::Deployment, Fault> {
+        self.merge_deployment(stateroot).ok_or_else(|| {
+            Fault::new(
+                Kind::NotFound,
+                format!("The stateroot `{stateroot}` has no deployment {purpose}"),
+            )
+            .hint("deploy a first image with `apt-ostree rebase REF`")
+        })
+    }
 }
 
 impl WriteLock<'_> {

@@ -40,13 +40,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     let wanted = parse(&options.revision)?;
     let lock = host.lock("deploy", options.target.patience, report)?;
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
-    let merge = host.merge_deployment(&stateroot).ok_or_else(|| {
-        Fault::new(
-            Kind::NotFound,
-            format!("The stateroot `{stateroot}` has no deployment that says what to follow"),
-        )
-        .hint("deploy a first image with `apt-ostree rebase REF`")
-    })?;
+    let merge = host.require_merge_deployment(&stateroot, "that says what to follow")?;
     let origin = Origin::of(&merge)?;
     let reference = origin.require_reference()?;
     let image = match &wanted {

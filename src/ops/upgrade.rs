@@ -3,7 +3,6 @@
 use crate::deployment::advance;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::Host;
-use crate::fault::{Fault, Kind};
 use crate::layer::assemble::Network;
 use crate::ops::layering::Layering;
 use crate::ops::{Fetch, Next, Outcome, Target};
@@ -30,13 +29,7 @@ pub struct Options {
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
     let lock = host.lock("upgrade", options.target.patience, report)?;
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
-    let merge = host.merge_deployment(&stateroot).ok_or_else(|| {
-        Fault::new(
-            Kind::NotFound,
-            format!("The stateroot `{stateroot}` has no deployment to upgrade"),
-        )
-        .hint("deploy a first image with `apt-ostree rebase REF`")
-    })?;
+    let merge = host.require_merge_deployment(&stateroot, "to upgrade")?;
     let origin = Origin::of(&merge)?;
     let reference = origin.require_reference()?;
     let image = advance::obtain(&lock, &reference, options.fetch.source(), report)
