@@ -2,7 +2,7 @@
 
 deployed() { apt-ostree status --json | jq -r ".deployments[0]$1"; }
 # lines COMMIT PATH: the sorted lines of a file in a commit; none when there is no such file.
-lines() { { repo cat "$1" "$2" 2>/dev/null || true; } | sort; }
+lines() { ! repo ls "$1" "$2" &>/dev/null || repo cat "$1" "$2" | sort; }
 # new PATH: how many lines a file has that the image's own does not have.
 new() { comm -13 <(lines "$base" "$1") <(lines "$commit" "$1") | grep -c "${2:-.}"; }
 
@@ -11,10 +11,13 @@ measure() {
     local wanted=("$@") answers=() name=$* start took result=works commit files var users warnings
     wanted=("${wanted[@]/#VENDOR/$work/vendor.deb}")
     [[ ! -s hack/matrix.d/$1.debconf ]] || answers=(--debconf "hack/matrix.d/$1.debconf")
-    # What the network takes is not measured. A request that cannot be met fails in the next line, with its reason.
-    apt-ostree install --download-only "${answers[@]}" "${wanted[@]}" &>"$work/log" || true
-    start=${EPOCHREALTIME/./}
-    apt-ostree install --cache-only "${answers[@]}" "${wanted[@]}" &>"$work/log" || result="fails: $(grep -m1 '^error:' "$work/log")"
+    # What the network takes is not measured.
+    if apt-ostree install --download-only "${answers[@]}" "${wanted[@]}" &>"$work/log"; then
+        start=${EPOCHREALTIME/./}
+        apt-ostree install --cache-only "${answers[@]}" "${wanted[@]}" &>"$work/log" || result="fails: $(grep -m1 '^error:' "$work/log")"
+    else
+        start=${EPOCHREALTIME/./} result="not downloaded: $(grep -m1 '^error:' "$work/log")"
+    fi
     took=$(((${EPOCHREALTIME/./} - start) / 100000))
     if [[ $result != works ]]; then
         echo "| $name | | | | | | ${result//|/ } |"
