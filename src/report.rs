@@ -3,11 +3,11 @@
 //! The library never prints. Whoever starts an operation hands it a [`Report`]: the command line renders bars,
 //! plain lines or JSON, tests record.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// One thing worth telling while an operation runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Event {
     /// A step of the operation begins; the text is a gerund phrase such as `Importing layers`.
