@@ -12,6 +12,7 @@ pub mod container;
 mod db;
 mod deploy;
 mod finalize;
+mod generate;
 mod image;
 mod info;
 mod initramfs;
@@ -20,6 +21,7 @@ mod install;
 mod kargs;
 mod layering;
 mod log;
+mod manual;
 mod outcome;
 mod override_;
 mod pin;
@@ -69,6 +71,7 @@ pub struct Cli {
 
 /// Options that every verb takes.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every verb")]
 pub(crate) struct Global {
     /// Work on the sysroot at DIR instead of the booted one
     #[arg(long, global = true, value_name = "DIR")]
@@ -131,6 +134,8 @@ enum Verb {
     #[command(subcommand)]
     Container(container::Command),
     Completion(completion::Arguments),
+    #[command(subcommand, hide = true)]
+    Generate(generate::Command),
 }
 
 /// Options of every verb that deploys an image.
@@ -306,7 +311,8 @@ impl Verb {
             | Self::Info(_)
             | Self::Usroverlay(_)
             | Self::Container(_)
-            | Self::Completion(_) => None,
+            | Self::Completion(_)
+            | Self::Generate(_) => None,
         }
     }
 }
@@ -391,6 +397,7 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Provision(command) => provision::run(command, context.out, context.report),
         Verb::Container(command) => container::run(command, context.out, context.report),
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
+        Verb::Generate(command) => generate::run(command, Cli::command(), &mut context),
     }
 }
 

@@ -13,6 +13,7 @@ mod db;
 mod docs;
 mod faults_source;
 mod gc;
+mod generated;
 mod import_encapsulated;
 mod import_faults;
 mod import_peers;
