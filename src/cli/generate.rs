@@ -2,11 +2,10 @@
 //!
 //! Whoever packages the program runs it once; a user has no need for it, so it is left out of the help.
 
-use super::manual;
-use crate::cli::Context;
+use crate::cli::{Context, completion, manual};
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use clap_complete::Shell;
+use clap_complete::{Generator, Shell};
 use std::path::{Path, PathBuf};
 
 /// Make manual pages and completion scripts, for packages of this program
@@ -30,38 +29,34 @@ pub(crate) fn run(command: &Command, program: clap::Command, context: &mut Conte
         Command::Man(arguments) | Command::Completions(arguments) => &arguments.folder,
     };
     std::fs::create_dir_all(folder).with_context(|| format!("Making {}", folder.display()))?;
-    let written = match command {
-        Command::Man(_) => manual_pages(program, folder)?,
-        Command::Completions(_) => completions(program, folder)?,
+    let files = match command {
+        Command::Man(_) => manual::pages(program)?,
+        Command::Completions(_) => completions(&program)?,
     };
-    for path in written {
+    for path in write(folder, files)? {
         writeln!(context.out, "{}", path.display())?;
     }
     Ok(0)
 }
 
-fn manual_pages(program: clap::Command, folder: &Path) -> Result<Vec<PathBuf>> {
-    let pages = manual::pages(program)?;
-    pages
+/// Writes the files and returns where they are.
+fn write(folder: &Path, files: Vec<(String, Vec<u8>)>) -> Result<Vec<PathBuf>> {
+    files
         .into_iter()
-        .map(|page| {
-            let path = folder.join(page.name);
-            std::fs::write(&path, page.text).with_context(|| format!("Writing {}", path.display()))?;
+        .map(|(name, content)| {
+            let path = folder.join(name);
+            std::fs::write(&path, content).with_context(|| format!("Writing {}", path.display()))?;
             Ok(path)
         })
         .collect()
 }
 
-fn completions(mut program: clap::Command, folder: &Path) -> Result<Vec<PathBuf>> {
+fn completions(program: &clap::Command) -> Result<Vec<(String, Vec<u8>)>> {
     [Shell::Bash, Shell::Zsh, Shell::Fish]
         .into_iter()
         .map(|shell| {
-            clap_complete::generate_to(shell, &mut program, "apt-ostree", folder).with_context(|| {
-                format!(
-                    "Writing the completion script for {shell} into {}",
-                    folder.display()
-                )
-            })
+            let script = completion::script(shell, program.clone())?;
+            Ok((shell.file_name("apt-ostree"), script.into_bytes()))
         })
         .collect()
 }

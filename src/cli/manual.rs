@@ -9,16 +9,8 @@ use clap_mangen::Man;
 
 const SECTION: &str = "8";
 
-/// A manual page.
-pub(crate) struct Page {
-    /// The name of its file, for example `apt-ostree-upgrade.8`.
-    pub(crate) name: String,
-    /// Its text in the language of man(7).
-    pub(crate) text: Vec<u8>,
-}
-
-/// Returns the pages of the program and of all its verbs that are not hidden.
-pub(crate) fn pages(program: Command) -> Result<Vec<Page>> {
+/// Returns the pages of the program and of all its verbs that are not hidden: file name and text.
+pub(crate) fn pages(program: Command) -> Result<Vec<(String, Vec<u8>)>> {
     let mut program = program.disable_help_subcommand(true);
     program.build();
     let mut found = Vec::new();
@@ -26,12 +18,9 @@ pub(crate) fn pages(program: Command) -> Result<Vec<Page>> {
     Ok(found)
 }
 
-fn collect(command: &Command, parent: Option<&str>, found: &mut Vec<Page>) -> Result<()> {
+fn collect(command: &Command, parent: Option<&str>, found: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     let name = display_name(command).to_owned();
-    found.push(Page {
-        name: format!("{name}.{SECTION}"),
-        text: page(command, parent)?,
-    });
+    found.push((format!("{name}.{SECTION}"), page(command, parent)?));
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         collect(verb, Some(&name), found)?;
     }
