@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "compose",
             "tree",
             "host",
+            "config",
             "fault",
             "report",
         ],
@@ -29,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "compose",
             "tree",
             "host",
+            "config",
             "fault",
             "report",
         ],
@@ -43,6 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("compose", &["boot", "tree", "host", "fault", "report"]),
     ("tree", &["host", "fault", "report"]),
     ("host", &["fault", "report"]),
+    ("config", &["fault"]),
     ("fault", &[]),
     ("report", &[]),
 ];

@@ -8,6 +8,7 @@ mod archive_support;
 mod archive_verbs;
 mod build;
 mod cli_source;
+mod config;
 mod credentials;
 mod db;
 mod docs;
