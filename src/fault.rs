@@ -3,10 +3,12 @@
 //! Everything else is an `anyhow` chain. A [`Fault`] names the thing, the reason and the next step; `cli` maps
 //! its [`Kind`] to an exit status, and nothing decides by the text of a message.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What sort of trouble a [`Fault`] is, for callers that must tell them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The request itself makes no sense; nothing was looked at.
     Usage,
@@ -29,7 +31,7 @@ pub enum Kind {
 }
 
 /// A user-visible error: one sentence naming the thing and the reason, and the next step where there is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// What sort of trouble it is.
     pub kind: Kind,

@@ -1,7 +1,9 @@
 //! `apply-live` on the command line.
 
 use crate::cli::Context;
-use crate::ops::apply_live::{self, Applied, Options};
+use crate::cli::outcome::{After, finish};
+use crate::ops::apply_live::{self, Applied};
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -20,19 +22,16 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("apply-live", true)?;
-    let options = Options {
-        target: arguments.target.clone(),
+    let outcome = context.perform(&Request::ApplyLive(apply_live::Options {
+        commit: arguments.target.clone(),
         reset: arguments.reset,
         allow_replacement: arguments.allow_replacement,
-        patience: context.patience(),
-    };
-    let applied = apply_live::run(&host, &options, context.report)?;
-    print(applied.as_ref(), context)?;
-    Ok(0)
+        target: context.target(),
+    }))?;
+    finish(&outcome, After::default(), context)
 }
 
-/// Tells what was done; also what `install --apply-live` ends with.
+/// Tells what was done to the running system.
 pub(crate) fn print(applied: Option<&Applied>, context: &mut Context<'_>) -> Result<()> {
     let Some(applied) = applied else {
         writeln!(context.out, "The running system is there already.")?;

@@ -1,10 +1,10 @@
 //! `install` and `uninstall` in the build of an image.
 
-use crate::cli::layering::Wanted;
 use crate::cli::{Context, container, db};
 use crate::fault::{Fault, Kind};
 use crate::ops::build;
 pub(crate) use crate::ops::build::Options;
+use crate::ops::layering::Wanted;
 use anyhow::Result;
 
 /// An option as it is written, and whether it was given.

@@ -2,7 +2,8 @@
 
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
-use crate::ops::cleanup::{self, What};
+use crate::ops::cleanup;
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -22,12 +23,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("cleanup", true)?;
-    let what = What {
+    let outcome = context.perform(&Request::Cleanup(cleanup::Options {
         base: arguments.base,
         pending: arguments.pending,
         rollback: arguments.rollback,
-    };
-    let outcome = cleanup::run(&host, &context.target(), what, context.report)?;
+        target: context.target(),
+    }))?;
     finish(&outcome, After::default(), context)
 }

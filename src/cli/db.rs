@@ -82,7 +82,7 @@ pub(crate) struct Version {
 pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
     let open = |place: &Place| match &place.repo {
         Some(path) => Store::open_repo(path),
-        None => context.host("db", false).map(Store::Sysroot),
+        None => context.host("db").map(Store::Sysroot),
     };
     match command {
         Command::Diff(arguments) => {

@@ -3,7 +3,8 @@
 use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
 use crate::cli::{Context, FetchArguments};
-use crate::ops::deploy::{self, Options};
+use crate::ops::deploy;
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -27,17 +28,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host_to_change("deploy", arguments.fetch.reboot)?;
-    let mut layering = arguments.set_up.layering();
-    arguments.packages.add_to(&mut layering)?;
-    let options = Options {
-        layering,
-        target: context.target(),
+    let outcome = context.perform(&Request::Deploy(deploy::Options {
         revision: arguments.revision.clone(),
+        target: context.target(),
         fetch: arguments.fetch.fetch(),
+        on_top: arguments.packages.packages(),
+        set_up: arguments.set_up.set_up(),
         disallow_downgrade: arguments.disallow_downgrade,
-    };
-    let outcome = deploy::run(&host, &options, context.report)?;
+        reboot: arguments.fetch.reboot,
+    }))?;
     let after = After {
         reboot: arguments.fetch.reboot,
         unchanged_exit_77: arguments.unchanged_exit_77,

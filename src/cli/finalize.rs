@@ -2,7 +2,8 @@
 
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
-use crate::ops::finalize::{self, Options};
+use crate::ops::finalize;
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -21,14 +22,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host_to_change("finalize-deployment", true)?;
-    let options = Options {
+    let outcome = context.perform(&Request::FinalizeDeployment(finalize::Options {
         checksum: arguments.checksum.clone(),
         allow_missing_checksum: arguments.allow_missing_checksum,
         allow_unlocked: arguments.allow_unlocked,
-        patience: context.patience(),
-    };
-    let outcome = finalize::run(&host, &options, context.report)?;
+        target: context.target(),
+    }))?;
     finish(
         &outcome,
         After {

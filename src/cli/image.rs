@@ -1,10 +1,11 @@
 //! `image` on the command line.
 
 use crate::cli::Context;
-use crate::image::gc::Collected;
-use crate::image::store;
-use crate::ops::image;
+use crate::cli::outcome::{After, finish};
+use crate::image::store::{self, StoredImage};
+use crate::ops::request::Request;
 use crate::ops::store::Store;
+use crate::ops::{Outcome, image};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
@@ -50,61 +51,49 @@ pub(crate) struct Named {
     reference: String,
 }
 
-impl Command {
-    /// Returns the verb's name when it changes the sysroot's repository.
-    pub(crate) fn writes(&self) -> Option<&'static str> {
-        let (name, place) = match self {
-            Self::Pull(named) => ("image pull", &named.place),
-            Self::Remove(named) => ("image remove", &named.place),
-            Self::Prune(place) => ("image prune", place),
-            Self::List(_) | Self::History(_) | Self::Inspect(_) => return None,
-        };
-        place.repo.is_none().then_some(name)
-    }
-}
-
 pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
     let open = |context: &Context<'_>, place: &Place| match &place.repo {
         Some(path) => Store::open_repo(path),
-        None => context
-            .host("image", command.writes().is_some())
-            .map(Store::Sysroot),
+        None => context.host("image").map(Store::Sysroot),
     };
-    let patience = context.patience();
-    match command {
-        Command::Pull(named) => {
-            let store = open(context, &named.place)?;
-            let pulled = image::pull(&store, &named.reference, patience, context.report)?;
-            if pulled.unchanged {
-                writeln!(context.out, "Already present: {}", pulled.image.manifest_digest)?;
-            } else {
-                writeln!(context.out, "Imported: {}", pulled.image.manifest_digest)?;
-                writeln!(context.out, "  Commit: {}", pulled.image.commit)?;
-                writeln!(
-                    context.out,
-                    "  Layers fetched: {} ({})",
-                    pulled.layers_fetched,
-                    HumanBytes(pulled.bytes_fetched)
-                )?;
+    let target = context.target();
+    let named = |named: &Named| image::Named {
+        reference: named.reference.clone(),
+        target: target.clone(),
+    };
+    // A repository of its own is written by whoever may write it, a sysroot's by whoever may change the sysroot.
+    let outcome = match command {
+        Command::Pull(what) => match &what.place.repo {
+            None => context.perform(&Request::ImagePull(named(what)))?,
+            Some(path) => {
+                let store = Store::open_repo(path)?;
+                Outcome::Pulled(Box::new(image::pull(&store, &named(what), context.report)?))
+            }
+        },
+        Command::Remove(what) => match &what.place.repo {
+            None => context.perform(&Request::ImageRemove(named(what)))?,
+            Some(path) => {
+                let store = Store::open_repo(path)?;
+                Outcome::Freed(image::remove(&store, &named(what), context.report)?)
+            }
+        },
+        Command::Prune(place) => {
+            let unneeded = image::Unneeded { target };
+            match &place.repo {
+                None => context.perform(&Request::ImagePrune(unneeded))?,
+                Some(path) => {
+                    let store = Store::open_repo(path)?;
+                    Outcome::Freed(image::prune(&store, &unneeded, context.report)?)
+                }
             }
         }
-        Command::List(listing) => list(&open(context, &listing.place)?, listing.json, context)?,
-        Command::History(named) => {
-            let stored = image::find(&open(context, &named.place)?, &named.reference)?;
-            for entry in image::history(&stored).iter().rev() {
-                let (digest, size) = match &entry.layer {
-                    Some((digest, size)) => (digest.as_str(), HumanBytes(*size).to_string()),
-                    None => ("-", "-".to_owned()),
-                };
-                writeln!(
-                    context.out,
-                    "{digest:<71} {size:>12}  {}",
-                    entry.created_by.replace('\n', " ")
-                )?;
-            }
+        Command::List(listing) => return list(&open(context, &listing.place)?, listing.json, context),
+        Command::History(what) => {
+            let stored = image::find(&open(context, &what.place)?, &what.reference)?;
+            return history(&stored, context);
         }
-        Command::Inspect(named) => {
-            let stored = image::find(&open(context, &named.place)?, &named.reference)?;
+        Command::Inspect(what) => {
+            let stored = image::find(&open(context, &what.place)?, &what.reference)?;
             let value = serde_json::json!({
                 "commit": stored.commit,
                 "manifest-digest": stored.manifest_digest,
@@ -112,25 +101,28 @@ pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
                 "config": stored.config,
             });
             writeln!(context.out, "{value:#}")?;
+            return Ok(0);
         }
-        Command::Remove(named) => {
-            let freed = image::remove(
-                &open(context, &named.place)?,
-                &named.reference,
-                patience,
-                context.report,
-            )?;
-            print_freed(&freed, context)?;
-        }
-        Command::Prune(place) => {
-            let freed = image::prune(&open(context, place)?, patience, context.report)?;
-            print_freed(&freed, context)?;
-        }
+    };
+    finish(&outcome, After::default(), context)
+}
+
+fn history(stored: &StoredImage, context: &mut Context<'_>) -> Result<u8> {
+    for entry in image::history(stored).iter().rev() {
+        let (digest, size) = match &entry.layer {
+            Some((digest, size)) => (digest.as_str(), HumanBytes(*size).to_string()),
+            None => ("-", "-".to_owned()),
+        };
+        writeln!(
+            context.out,
+            "{digest:<71} {size:>12}  {}",
+            entry.created_by.replace('\n', " ")
+        )?;
     }
     Ok(0)
 }
 
-fn list(store: &Store, json: bool, context: &mut Context<'_>) -> Result<()> {
+fn list(store: &Store, json: bool, context: &mut Context<'_>) -> Result<u8> {
     let images = store::list(&store.repo())?;
     if json {
         let rows: Vec<_> = images
@@ -146,7 +138,7 @@ fn list(store: &Store, json: bool, context: &mut Context<'_>) -> Result<()> {
             })
             .collect();
         writeln!(context.out, "{:#}", serde_json::Value::Array(rows))?;
-        return Ok(());
+        return Ok(0);
     }
     for (name, image) in &images {
         match image {
@@ -154,17 +146,5 @@ fn list(store: &Store, json: bool, context: &mut Context<'_>) -> Result<()> {
             Err(error) => writeln!(context.out, "{name} (cannot be read: {error:#})")?,
         }
     }
-    Ok(())
-}
-
-fn print_freed(freed: &Collected, context: &mut Context<'_>) -> Result<()> {
-    writeln!(
-        context.out,
-        "Removed {} images and {} layers ({} objects, {})",
-        freed.images,
-        freed.layers,
-        freed.objects,
-        HumanBytes(freed.bytes)
-    )?;
-    Ok(())
+    Ok(0)
 }

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
     let names: Result<Vec<PackageRequest>, _> = arguments.names.iter().map(|name| name.parse()).collect();
-    let host = context.host("info", false)?;
+    let host = context.host("info")?;
     let packages = info::run(&host, context.global.stateroot.as_deref(), &names?)?;
     for (index, package) in packages.iter().enumerate() {
         if index > 0 {

@@ -2,11 +2,8 @@
 
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
-use crate::layer::assemble::Network;
-use crate::layer::change::{Change, Initramfs};
-use crate::ops::layer::{self, Options};
-use crate::ops::layering::Layering;
-use crate::ops::{Fetch, initramfs};
+use crate::ops::initramfs;
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -30,16 +27,9 @@ pub(crate) struct Arguments {
     reboot: bool,
 }
 
-impl Arguments {
-    /// Returns whether nothing is changed.
-    pub(crate) fn only_looks(&self) -> bool {
-        !self.enable && !self.disable
-    }
-}
-
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    if arguments.only_looks() {
-        let host = context.host("initramfs", false)?;
+    if !arguments.enable && !arguments.disable {
+        let host = context.host("initramfs")?;
         let shown = initramfs::show(&host, context.global.stateroot.as_deref())?;
         writeln!(
             context.out,
@@ -51,29 +41,14 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         }
         return Ok(0);
     }
-    let initramfs = if arguments.enable {
-        Initramfs::Regenerated(arguments.arg.clone())
-    } else {
-        Initramfs::OfImage
-    };
-    let host = context.host_to_change("initramfs", arguments.reboot)?;
-    let options = Options {
-        verb: "initramfs",
+    let outcome = context.perform(&Request::Initramfs(initramfs::Options {
+        enable: arguments.enable,
+        disable: arguments.disable,
+        arg: arguments.arg.clone(),
         target: context.target(),
-        layering: Layering {
-            change: Change {
-                initramfs: Some(initramfs),
-                ..Change::default()
-            },
-            ..Layering::default()
-        },
-        network: Network::Packages,
-        fetch: Fetch {
-            lock_finalization: arguments.lock_finalization,
-            ..Fetch::default()
-        },
-    };
-    let outcome = layer::run(&host, &options, context.report)?;
+        lock_finalization: arguments.lock_finalization,
+        reboot: arguments.reboot,
+    }))?;
     let after = After {
         reboot: arguments.reboot,
         ..After::default()

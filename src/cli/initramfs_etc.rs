@@ -2,7 +2,8 @@
 
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
-use crate::ops::initramfs_etc::{self, Options};
+use crate::ops::initramfs_etc;
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -34,14 +35,14 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// Returns whether the files are only shown.
-    pub(crate) fn only_looks(&self) -> bool {
+    fn only_looks(&self) -> bool {
         self.track.is_empty() && self.untrack.is_empty() && !self.untrack_all && !self.force_sync
     }
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
     if arguments.only_looks() {
-        let host = context.host("initramfs-etc", false)?;
+        let host = context.host("initramfs-etc")?;
         let tracked = initramfs_etc::show(&host, context.global.stateroot.as_deref())?;
         if tracked.is_empty() {
             writeln!(context.out, "No files are tracked.")?;
@@ -53,16 +54,15 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         }
         return Ok(0);
     }
-    let host = context.host_to_change("initramfs-etc", arguments.reboot)?;
-    let options = Options {
-        target: context.target(),
+    let outcome = context.perform(&Request::InitramfsEtc(initramfs_etc::Options {
         track: arguments.track.clone(),
         untrack: arguments.untrack.clone(),
         untrack_all: arguments.untrack_all,
         force_sync: arguments.force_sync,
+        target: context.target(),
         lock_finalization: arguments.lock_finalization,
-    };
-    let outcome = initramfs_etc::run(&host, &options, context.report)?;
+        reboot: arguments.reboot,
+    }))?;
     let after = After {
         reboot: arguments.reboot,
         unchanged_exit_77: arguments.unchanged_exit_77,

@@ -1,14 +1,13 @@
 //! `install` on the command line.
 
-use crate::cli::layering::{SetUpArguments, Wanted};
-use crate::cli::outcome::finish;
-use crate::cli::{ChangeArguments, Context, apply_live as cli_apply_live, build, transaction};
-use crate::deployment::advance::Extent;
-use crate::deployment::sysroot::Host;
+use crate::cli::layering::SetUpArguments;
+use crate::cli::outcome::{After, finish};
+use crate::cli::{ChangeArguments, Context, build, transaction};
+use crate::deployment::live;
 use crate::fault::{Fault, Kind};
-use crate::layer::assemble::Network;
-use crate::ops::layer::{self, Options};
-use crate::ops::{Outcome, apply_live};
+use crate::ops::layering::Wanted;
+use crate::ops::request::Request;
+use crate::ops::{Outcome, apply_live, install};
 use anyhow::Result;
 use clap::Args;
 use std::io::IsTerminal;
@@ -48,50 +47,34 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     if context.global.builds_image() {
         return run_in_build(arguments, context);
     }
-    let wanted = Wanted::parse(&arguments.packages)?;
-    let mut layering = arguments.set_up.layering();
-    layering.change.install = wanted.requests;
-    layering.install_files = wanted.files;
-    layering.change.uninstall.clone_from(&arguments.uninstall);
-    layering.change.idempotent = arguments.idempotent;
-    layering.allow_inactive = arguments.allow_inactive;
     let mut fetch = arguments.change.fetch();
     fetch.cache_only = arguments.cache_only;
-    if arguments.download_only {
-        fetch.extent = Extent::Download;
-    }
-    let host = context.host_to_change("install", arguments.change.reboot)?;
-    let options = Options {
-        verb: "install",
+    fetch.download_only = arguments.download_only;
+    let options = install::Options {
+        packages: arguments.packages.clone(),
+        uninstall: arguments.uninstall.clone(),
+        idempotent: arguments.idempotent,
+        allow_inactive: arguments.allow_inactive,
+        set_up: arguments.set_up.set_up(),
         target: context.target(),
-        layering,
-        network: Network::Usual,
         fetch,
+        reboot: arguments.change.reboot,
     };
-    if arguments.apply_live && host.booted().is_none() {
-        return Err(Fault::new(
-            Kind::Usage,
-            format!(
-                "`--apply-live` makes no sense for {}, which this machine did not boot from",
-                host.path().display()
-            ),
-        )
-        .into());
+    if arguments.apply_live {
+        live::require_booted(&context.host("install")?, "install --apply-live")?;
+        if !arguments.change.assumeyes && !confirm(&options, context)? {
+            return Err(Fault::new(Kind::Cancelled, "Nothing was installed").into());
+        }
     }
-    if arguments.apply_live && !arguments.change.assumeyes && !confirm(&host, &options, context)? {
-        return Err(Fault::new(Kind::Cancelled, "Nothing was installed").into());
-    }
-    let outcome = layer::run(&host, &options, context.report)?;
+    let outcome = context.perform(&Request::Install(options))?;
     let status = finish(&outcome, arguments.change.after(), context)?;
     if arguments.apply_live {
         let live = apply_live::Options {
-            target: None,
-            reset: false,
-            allow_replacement: false,
-            patience: context.patience(),
+            target: context.target(),
+            ..apply_live::Options::default()
         };
-        let applied = apply_live::run(&host, &live, context.report)?;
-        cli_apply_live::print(applied.as_ref(), context)?;
+        let applied = context.perform(&Request::ApplyLive(live))?;
+        finish(&applied, After::default(), context)?;
     }
     Ok(status)
 }
@@ -121,7 +104,7 @@ fn run_in_build(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> 
 }
 
 /// Shows what would come to the running system and asks; without a terminal there is nobody to ask, and that is told.
-fn confirm(host: &Host, options: &Options, context: &mut Context<'_>) -> Result<bool> {
+fn confirm(options: &install::Options, context: &mut Context<'_>) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         context
             .report
@@ -129,8 +112,8 @@ fn confirm(host: &Host, options: &Options, context: &mut Context<'_>) -> Result<
         return Ok(true);
     }
     let mut planned = options.clone();
-    planned.fetch.extent = Extent::Plan;
-    if let Outcome::Planned(plan) = layer::run(host, &planned, context.report)? {
+    planned.fetch.dry_run = true;
+    if let Outcome::Planned(plan) = context.perform(&Request::Install(planned))? {
         write!(context.out, "{}Continue? [y/N] ", transaction::text(&plan))?;
         context.out.flush()?;
     }

@@ -1,9 +1,9 @@
 //! `kargs` on the command line.
 
-use crate::boot::kargs::Change;
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
-use crate::ops::kargs::{self, Options};
+use crate::ops::kargs;
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -43,26 +43,22 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    fn changes(&self) -> Vec<Change> {
-        let made =
-            |list: &[String], make: fn(String) -> Change| list.iter().cloned().map(make).collect::<Vec<_>>();
-        let mut changes = made(&self.delete, Change::Delete);
-        changes.extend(made(&self.delete_if_present, Change::DeleteIfPresent));
-        changes.extend(made(&self.replace, Change::Replace));
-        changes.extend(made(&self.append, Change::Append));
-        changes.extend(made(&self.append_if_missing, Change::AppendIfMissing));
-        changes
-    }
-
     /// Returns whether the arguments are only shown.
-    pub(crate) fn only_looks(&self) -> bool {
-        self.changes().is_empty() && !self.import_proc_cmdline
+    fn only_looks(&self) -> bool {
+        let changes = [
+            &self.append,
+            &self.append_if_missing,
+            &self.delete,
+            &self.delete_if_present,
+            &self.replace,
+        ];
+        changes.iter().all(|list| list.is_empty()) && !self.import_proc_cmdline
     }
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
     if arguments.only_looks() {
-        let host = context.host("kargs", false)?;
+        let host = context.host("kargs")?;
         let shown = kargs::show(
             &host,
             context.global.stateroot.as_deref(),
@@ -72,15 +68,18 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         writeln!(context.out, "{shown}")?;
         return Ok(0);
     }
-    let host = context.host_to_change("kargs", arguments.reboot)?;
-    let options = Options {
-        target: context.target(),
-        changes: arguments.changes(),
+    let outcome = context.perform(&Request::Kargs(kargs::Options {
+        append: arguments.append.clone(),
+        append_if_missing: arguments.append_if_missing.clone(),
+        delete: arguments.delete.clone(),
+        delete_if_present: arguments.delete_if_present.clone(),
+        replace: arguments.replace.clone(),
         deploy_index: arguments.deploy_index,
         import_proc_cmdline: arguments.import_proc_cmdline,
+        target: context.target(),
         lock_finalization: arguments.lock_finalization,
-    };
-    let outcome = kargs::run(&host, &options, context.report)?;
+        reboot: arguments.reboot,
+    }))?;
     finish(
         &outcome,
         After {

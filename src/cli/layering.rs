@@ -1,12 +1,8 @@
 //! Arguments of the verbs that change what stands on top of the image.
 
 use crate::cli::build::Given;
-use crate::fault::{Fault, Kind};
-use crate::layer::assemble::SCRIPT_TIMEOUT;
-use crate::layer::change::Change;
-use crate::layer::intent::{ConflictMode, PackageRequest, ScriptMode};
-use crate::ops::layering::Layering;
-use anyhow::Result;
+use crate::layer::intent::{ConflictMode, ScriptMode};
+use crate::ops::layering::{Packages, SetUp};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
@@ -42,17 +38,13 @@ pub(crate) struct PackageArguments {
 }
 
 impl SetUpArguments {
-    /// Returns changed settings and no requests.
-    pub(crate) fn layering(&self) -> Layering {
-        Layering {
-            change: Change {
-                scripts: self.scripts,
-                conflicts: self.conflicts,
-                ..Change::default()
-            },
+    /// Returns the settings.
+    pub(crate) fn set_up(&self) -> SetUp {
+        SetUp {
+            scripts: self.scripts,
+            conflicts: self.conflicts,
             debconf: self.debconf.clone(),
-            script_timeout: self.script_timeout.unwrap_or(SCRIPT_TIMEOUT),
-            ..Layering::default()
+            script_timeout: self.script_timeout.map(|timeout| timeout.as_secs()),
         }
     }
 
@@ -72,67 +64,11 @@ impl SetUpArguments {
 }
 
 impl PackageArguments {
-    /// Adds the requests to a change.
-    pub(crate) fn add_to(&self, layering: &mut Layering) -> Result<()> {
-        let wanted = Wanted::parse(&self.install)?;
-        layering.change.install.extend(wanted.requests);
-        layering.install_files.extend(wanted.files);
-        layering.change.uninstall.extend(self.uninstall.iter().cloned());
-        Ok(())
-    }
-
-    /// Returns whether packages are put on top.
-    pub(crate) fn installs(&self) -> bool {
-        !self.install.is_empty()
-    }
-}
-
-/// What a user named, told apart.
-#[derive(Debug, Default)]
-pub(crate) struct Wanted {
-    /// Packages from repositories.
-    pub(crate) requests: Vec<PackageRequest>,
-    /// Paths and addresses of package files.
-    pub(crate) files: Vec<String>,
-}
-
-impl Wanted {
-    /// Tells names from files: a file's name ends with `.deb`, or begins as a path or an address does.
-    ///
-    /// Fails for what is neither, and for an address that anybody on the way could answer.
-    pub(crate) fn parse(words: &[String]) -> Result<Self, Fault> {
-        let mut wanted = Self::default();
-        for word in words {
-            let is_file = word.ends_with(".deb")
-                || ["/", "./", "../", "https://"]
-                    .iter()
-                    .any(|start| word.starts_with(start));
-            if word.starts_with("http://") {
-                return Err(Fault::new(
-                    Kind::Usage,
-                    format!("{word} is refused: nothing proves who answers there"),
-                )
-                .hint("use https://, or fetch the file, check it and name its path"));
-            }
-            if is_file {
-                wanted
-                    .files
-                    .push(word.strip_prefix("file://").unwrap_or(word).to_owned());
-            } else {
-                wanted.requests.push(word.parse()?);
-            }
-        }
-        Ok(wanted)
-    }
-
-    /// Returns the requests, where files make no sense.
-    pub(crate) fn only_requests(self, verb: &str) -> Result<Vec<PackageRequest>, Fault> {
-        match self.files.first() {
-            None => Ok(self.requests),
-            Some(file) => Err(Fault::new(
-                Kind::Usage,
-                format!("`{verb}` takes names of packages, and {file} is a file"),
-            )),
+    /// Returns the packages.
+    pub(crate) fn packages(&self) -> Packages {
+        Packages {
+            install: self.install.clone(),
+            uninstall: self.uninstall.clone(),
         }
     }
 }
@@ -177,27 +113,6 @@ mod tests {
         }
         for text in ["", "0", "min", "10 min", "5d", "99999999999999999h", "-1"] {
             assert!(duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn names_and_files() {
-        let words = [
-            "htop",
-            "git/sid",
-            "./a.deb",
-            "/x/b",
-            "c_1_all.deb",
-            "https://h/d.deb",
-        ];
-        let wanted = Wanted::parse(&words.map(str::to_owned)).unwrap();
-        assert_eq!(wanted.requests.len(), 2);
-        assert_eq!(
-            wanted.files,
-            ["./a.deb", "/x/b", "c_1_all.deb", "https://h/d.deb"]
-        );
-        for word in ["http://h/d.deb", "--force", "A"] {
-            assert!(Wanted::parse(&[word.to_owned()]).is_err(), "{word}");
         }
     }
 }

@@ -40,11 +40,11 @@ mod upgrade;
 mod usroverlay;
 mod version;
 
-use crate::deployment::advance::Extent;
 use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
-use crate::host::{environment, interrupt, mounts};
-use crate::ops::{Fetch, Target};
+use crate::host::{environment, interrupt};
+use crate::ops::request::{self, Initiator, Request};
+use crate::ops::{Fetch, Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -159,11 +159,8 @@ impl FetchArguments {
     fn fetch(&self) -> Fetch {
         Fetch {
             cache_only: self.cache_only,
-            extent: if self.download_only {
-                Extent::Download
-            } else {
-                Extent::Publish
-            },
+            download_only: self.download_only,
+            dry_run: false,
             lock_finalization: self.lock_finalization,
         }
     }
@@ -202,13 +199,9 @@ impl Global {
 impl ChangeArguments {
     fn fetch(&self) -> Fetch {
         Fetch {
-            cache_only: false,
-            extent: if self.dry_run {
-                Extent::Plan
-            } else {
-                Extent::Publish
-            },
+            dry_run: self.dry_run,
             lock_finalization: self.lock_finalization,
+            ..Fetch::default()
         }
     }
 
@@ -237,35 +230,26 @@ pub(crate) struct Context<'a> {
     global: &'a Global,
     report: &'a dyn Report,
     out: &'a mut dyn Write,
+    /// The words of the command line behind the program's name.
+    title: String,
 }
 
 impl Context<'_> {
-    fn host(&self, verb: &str, writes: bool) -> Result<Host> {
-        Host::open(self.global.sysroot.as_deref(), verb, writes)
+    /// Opens the sysroot for a verb that only reads.
+    fn host(&self, verb: &str) -> Result<Host> {
+        Host::open(self.global.sysroot.as_deref(), verb, false)
     }
 
-    /// Opens the sysroot for a verb that writes and may be asked to reboot.
-    ///
-    /// A reboot on behalf of a sysroot that this machine did not boot from would hit the wrong machine.
-    fn host_to_change(&self, verb: &str, reboot: bool) -> Result<Host> {
-        let host = self.host(verb, true)?;
-        if reboot && host.booted().is_none() {
-            return Err(Fault::new(
-                Kind::Usage,
-                format!(
-                    "`--reboot` makes no sense for {}, which this machine did not boot from",
-                    host.path().display()
-                ),
-            )
-            .into());
-        }
-        Ok(host)
+    /// Does what is asked for.
+    fn perform(&self, request: &Request) -> Result<Outcome> {
+        let initiator = Initiator::of_this_process(self.title.clone());
+        request::perform(request, &initiator, self.global.sysroot.as_deref(), self.report)
     }
 
     fn target(&self) -> Target {
         Target {
             stateroot: self.global.stateroot.clone(),
-            patience: self.patience(),
+            no_wait: self.global.no_wait,
         }
     }
 
@@ -278,47 +262,10 @@ impl Context<'_> {
     }
 }
 
-impl Verb {
-    /// Returns the verb's name when it changes a sysroot, and nothing when it only reads or works on other things.
-    fn writes(&self) -> Option<&'static str> {
-        match self {
-            Self::Upgrade(arguments) if arguments.only_looks() => None,
-            Self::Upgrade(_) => Some("upgrade"),
-            Self::Rebase(_) => Some("rebase"),
-            Self::Deploy(_) => Some("deploy"),
-            Self::Install(_) => Some("install"),
-            Self::Uninstall(_) => Some("uninstall"),
-            Self::Override(command) => command.writes(),
-            Self::Reset(_) => Some("reset"),
-            Self::Initramfs(arguments) if arguments.only_looks() => None,
-            Self::Initramfs(_) => Some("initramfs"),
-            Self::Rollback(_) => Some("rollback"),
-            Self::Cleanup(_) => Some("cleanup"),
-            Self::Kargs(arguments) if arguments.only_looks() => None,
-            Self::Kargs(_) => Some("kargs"),
-            Self::InitramfsEtc(arguments) if arguments.only_looks() => None,
-            Self::InitramfsEtc(_) => Some("initramfs-etc"),
-            Self::Pin(_) => Some("pin"),
-            Self::Unpin(_) => Some("unpin"),
-            Self::FinalizeDeployment(_) => Some("finalize-deployment"),
-            Self::ApplyLive(_) => Some("apply-live"),
-            Self::Image(command) => command.writes(),
-            Self::RefreshMd(_) => Some("refresh-md"),
-            Self::Provision(_) => Some("provision"),
-            Self::Status(_)
-            | Self::Db(_)
-            | Self::Search(_)
-            | Self::Info(_)
-            | Self::Usroverlay(_)
-            | Self::Container(_)
-            | Self::Completion(_)
-            | Self::Generate(_) => None,
-        }
-    }
-}
-
 /// Parses the arguments, runs the verb and returns the exit status; the only place that prints an error.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let title = title(&arguments);
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -338,7 +285,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     glib::set_print_handler(log);
     let progress = Progress::new(cli.global.progress, cli.global.quiet);
     let mut out = std::io::stdout();
-    let done = run(&cli, &progress, &mut out).and_then(|status| {
+    let done = run(&cli, title, &progress, &mut out).and_then(|status| {
         out.flush()?;
         Ok(status)
     });
@@ -353,22 +300,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
-    if let Some(verb) = cli.verb.writes() {
-        // A build has no sysroot to be written, and often not the right to a mount namespace.
-        let has_sysroot =
-            !cli.global.builds_image() || matches!(cli.verb, Verb::Provision(_) | Verb::Image(_));
-        // A writer without root fails at the lock with a clearer error than the kernel's.
-        if has_sysroot && rustix::process::geteuid().is_root() {
-            mounts::enter_private()?;
-        } else if cli.global.sysroot.is_none() && Path::new("/run/ostree-booted").exists() {
-            environment::require_root(verb)?;
-        }
-    }
+fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
     let mut context = Context {
         global: &cli.global,
         report,
         out,
+        title,
     };
     match &cli.verb {
         Verb::Status(arguments) => status::run(arguments, &mut context),
@@ -399,6 +336,16 @@ fn run(cli: &Cli, report: &dyn Report, out: &mut dyn Write) -> Result<u8> {
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
         Verb::Generate(command) => generate::run(command, Cli::command(), &mut context),
     }
+}
+
+/// Returns the words behind the program's name as one text.
+fn title(arguments: &[OsString]) -> String {
+    let words: Vec<_> = arguments
+        .iter()
+        .skip(1)
+        .map(|word| word.to_string_lossy())
+        .collect();
+    words.join(" ")
 }
 
 /// A reader that closes its end early, such as `head`, has what it wanted.

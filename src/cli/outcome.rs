@@ -1,9 +1,10 @@
 //! What a verb prints when it is done, and the exit status it ends with.
 
-use crate::cli::{Context, UNCHANGED, db, transaction};
+use crate::cli::{Context, UNCHANGED, apply_live, db, transaction};
 use crate::deployment::staging::Published;
 use crate::ops::{Outcome, reboot};
 use anyhow::Result;
+use indicatif::HumanBytes;
 
 /// What to do with an outcome besides printing it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +41,28 @@ pub(crate) fn finish(outcome: &Outcome, after: After, context: &mut Context<'_>)
             return Ok(0);
         }
         Outcome::Changed(what) => writeln!(context.out, "{what}")?,
+        Outcome::Applied(applied) => apply_live::print(applied.as_deref(), context)?,
+        Outcome::Pulled(pulled) if pulled.unchanged => {
+            writeln!(context.out, "Already present: {}", pulled.image.manifest_digest)?;
+        }
+        Outcome::Pulled(pulled) => {
+            writeln!(context.out, "Imported: {}", pulled.image.manifest_digest)?;
+            writeln!(context.out, "  Commit: {}", pulled.image.commit)?;
+            writeln!(
+                context.out,
+                "  Layers fetched: {} ({})",
+                pulled.layers_fetched,
+                HumanBytes(pulled.bytes_fetched)
+            )?;
+        }
+        Outcome::Freed(freed) => writeln!(
+            context.out,
+            "Removed {} images and {} layers ({} objects, {})",
+            freed.images,
+            freed.layers,
+            freed.objects,
+            HumanBytes(freed.bytes)
+        )?,
         Outcome::Published {
             how,
             reference,

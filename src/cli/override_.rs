@@ -1,12 +1,10 @@
 //! `override` on the command line.
 
-use crate::cli::layering::{PackageArguments, SetUpArguments, Wanted};
+use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::finish;
 use crate::cli::{ChangeArguments, Context};
-use crate::layer::assemble::Network;
-use crate::ops::layer::{self, Options};
-use crate::ops::layering::Layering;
-use crate::ops::override_list;
+use crate::ops::request::Request;
+use crate::ops::{override_list, overrides};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -83,86 +81,57 @@ struct CommonArguments {
     change: ChangeArguments,
 }
 
-impl Command {
-    /// Returns the verb's name when it changes a sysroot.
-    pub(crate) fn writes(&self) -> Option<&'static str> {
-        match self {
-            Self::List(_) => None,
-            _ => Some("override"),
-        }
-    }
-}
-
 pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
     match command {
-        Command::Replace(arguments) => {
-            let remove = Wanted::parse(&arguments.remove)?.only_requests("--remove")?;
-            let common = &arguments.common;
-            let mut layering = common.layering()?;
-            replace(&mut layering, &arguments.packages)?;
-            layering.change.remove = remove;
-            common.run(layering, Network::Usual, context)
-        }
-        Command::Remove(arguments) => {
-            let common = &arguments.common;
-            let mut layering = common.layering()?;
-            replace(&mut layering, &arguments.replace)?;
-            layering.change.remove = Wanted::parse(&arguments.packages)?.only_requests("override remove")?;
-            let network = common.network(!arguments.replace.is_empty());
-            common.run(layering, network, context)
-        }
-        Command::Reset(arguments) => {
-            let common = &arguments.common;
-            let mut layering = common.layering()?;
-            layering.change.reset.clone_from(&arguments.packages);
-            layering.change.reset_all = arguments.all;
-            common.run(layering, common.network(false), context)
-        }
+        Command::Replace(arguments) => arguments.common.finish(
+            &Request::OverrideReplace(overrides::Replace {
+                packages: arguments.packages.clone(),
+                remove: arguments.remove.clone(),
+                common: arguments.common.options(context),
+            }),
+            context,
+        ),
+        Command::Remove(arguments) => arguments.common.finish(
+            &Request::OverrideRemove(overrides::Remove {
+                packages: arguments.packages.clone(),
+                replace: arguments.replace.clone(),
+                common: arguments.common.options(context),
+            }),
+            context,
+        ),
+        Command::Reset(arguments) => arguments.common.finish(
+            &Request::OverrideReset(overrides::Reset {
+                packages: arguments.packages.clone(),
+                all: arguments.all,
+                common: arguments.common.options(context),
+            }),
+            context,
+        ),
         Command::List(arguments) => list(arguments, context),
     }
 }
 
-fn replace(layering: &mut Layering, packages: &[String]) -> Result<()> {
-    let wanted = Wanted::parse(packages)?;
-    layering.change.replace = wanted.requests;
-    layering.replace_files = wanted.files;
-    Ok(())
-}
-
 impl CommonArguments {
-    fn layering(&self) -> Result<Layering> {
-        let mut layering = self.set_up.layering();
-        self.packages.add_to(&mut layering)?;
-        Ok(layering)
-    }
-
-    /// Returns what the network is needed for: indexes only where something new is looked for.
-    fn network(&self, looks: bool) -> Network {
-        if looks || self.packages.installs() {
-            Network::Usual
-        } else {
-            Network::Packages
+    fn options(&self, context: &Context<'_>) -> overrides::Common {
+        let mut fetch = self.change.fetch();
+        fetch.cache_only = self.cache_only;
+        overrides::Common {
+            on_top: self.packages.packages(),
+            set_up: self.set_up.set_up(),
+            target: context.target(),
+            fetch,
+            reboot: self.change.reboot,
         }
     }
 
-    fn run(&self, layering: Layering, network: Network, context: &mut Context<'_>) -> Result<u8> {
-        let host = context.host_to_change("override", self.change.reboot)?;
-        let mut fetch = self.change.fetch();
-        fetch.cache_only = self.cache_only;
-        let options = Options {
-            verb: "override",
-            target: context.target(),
-            layering,
-            network,
-            fetch,
-        };
-        let outcome = layer::run(&host, &options, context.report)?;
+    fn finish(&self, request: &Request, context: &mut Context<'_>) -> Result<u8> {
+        let outcome = context.perform(request)?;
         finish(&outcome, self.change.after(), context)
     }
 }
 
 fn list(arguments: &ListArguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("override", false)?;
+    let host = context.host("override")?;
     let overrides = override_list::run(&host, context.global.stateroot.as_deref())?;
     if arguments.json {
         writeln!(context.out, "{:#}", serde_json::to_value(&overrides)?)?;

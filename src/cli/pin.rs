@@ -3,6 +3,7 @@
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
 use crate::ops::pin;
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -13,7 +14,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, pinned: bool, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host(if pinned { "pin" } else { "unpin" }, true)?;
-    let outcome = pin::run(&host, arguments.index, pinned, context.patience(), context.report)?;
+    let options = pin::Options {
+        index: arguments.index,
+        target: context.target(),
+    };
+    let request = if pinned {
+        Request::Pin(options)
+    } else {
+        Request::Unpin(options)
+    };
+    let outcome = context.perform(&request)?;
     finish(&outcome, After::default(), context)
 }

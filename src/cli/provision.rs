@@ -3,6 +3,7 @@
 use crate::boot::loader::Loader;
 use crate::compose::disk::Filesystem;
 use crate::deployment::sysroot::DEFAULT_STATEROOT;
+use crate::host::mounts;
 use crate::ops::provision::{self, DiskRequest, FilesystemRequest, Format, Installation, Provisioned};
 use crate::report::Report;
 use anyhow::Result;
@@ -94,6 +95,10 @@ impl What {
 
 /// Runs the command and returns the exit status.
 pub(crate) fn run(command: &Command, out: &mut dyn Write, report: &dyn Report) -> Result<u8> {
+    // Somebody without root fails later, with a clearer error than the kernel's.
+    if rustix::process::geteuid().is_root() {
+        mounts::enter_private()?;
+    }
     let (provisioned, place) = match command {
         Command::ToFilesystem(arguments) => {
             let request = FilesystemRequest {

@@ -3,6 +3,7 @@
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
 use crate::ops::refresh_md;
+use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
@@ -15,7 +16,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("refresh-md", true)?;
-    let outcome = refresh_md::run(&host, &context.target(), arguments.force, context.report)?;
+    let outcome = context.perform(&Request::RefreshMd(refresh_md::Options {
+        force: arguments.force,
+        target: context.target(),
+    }))?;
     finish(&outcome, After::default(), context)
 }

@@ -3,9 +3,8 @@
 use crate::cli::Context;
 use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
-use crate::layer::assemble::Network;
-use crate::ops::Fetch;
-use crate::ops::layer::{self, Options};
+use crate::ops::request::Request;
+use crate::ops::reset;
 use anyhow::Result;
 use clap::Args;
 
@@ -34,29 +33,16 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let all = !(arguments.overlays || arguments.overrides || arguments.initramfs);
-    let mut layering = arguments.set_up.layering();
-    layering.change.uninstall_all = all || arguments.overlays;
-    layering.change.reset_all = all || arguments.overrides;
-    layering.change.reset_initramfs = all || arguments.initramfs;
-    arguments.packages.add_to(&mut layering)?;
-    let network = if arguments.packages.installs() {
-        Network::Usual
-    } else {
-        Network::Packages
-    };
-    let host = context.host_to_change("reset", arguments.reboot)?;
-    let options = Options {
-        verb: "reset",
+    let outcome = context.perform(&Request::Reset(reset::Options {
+        overlays: arguments.overlays,
+        overrides: arguments.overrides,
+        initramfs: arguments.initramfs,
+        on_top: arguments.packages.packages(),
+        set_up: arguments.set_up.set_up(),
         target: context.target(),
-        layering,
-        network,
-        fetch: Fetch {
-            lock_finalization: arguments.lock_finalization,
-            ..Fetch::default()
-        },
-    };
-    let outcome = layer::run(&host, &options, context.report)?;
+        lock_finalization: arguments.lock_finalization,
+        reboot: arguments.reboot,
+    }))?;
     let after = After {
         reboot: arguments.reboot,
         ..After::default()

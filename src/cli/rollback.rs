@@ -2,6 +2,7 @@
 
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
+use crate::ops::request::Request;
 use crate::ops::rollback;
 use anyhow::Result;
 use clap::Args;
@@ -15,8 +16,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host_to_change("rollback", arguments.reboot)?;
-    let outcome = rollback::run(&host, &context.target(), context.report)?;
+    let outcome = context.perform(&Request::Rollback(rollback::Options {
+        target: context.target(),
+        reboot: arguments.reboot,
+    }))?;
     finish(
         &outcome,
         After {

@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let host = context.host("search", false)?;
+    let host = context.host("search")?;
     let found = search::run(&host, context.global.stateroot.as_deref(), &arguments.terms)?;
     let groups: [(&str, &[Match]); 3] = [
         ("Summary & Name Matched", &found.both),

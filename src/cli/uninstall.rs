@@ -1,10 +1,11 @@
 //! `uninstall` on the command line.
 
-use crate::cli::layering::{SetUpArguments, Wanted};
+use crate::cli::layering::SetUpArguments;
 use crate::cli::outcome::finish;
 use crate::cli::{ChangeArguments, Context, build};
-use crate::layer::assemble::Network;
-use crate::ops::layer::{self, Options};
+use crate::ops::layering::Wanted;
+use crate::ops::request::Request;
+use crate::ops::uninstall;
 use anyhow::Result;
 use clap::Args;
 
@@ -37,28 +38,17 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     if context.global.builds_image() {
         return run_in_build(arguments, context);
     }
-    let wanted = Wanted::parse(&arguments.install)?;
-    let network = if arguments.install.is_empty() {
-        Network::Packages
-    } else {
-        Network::Usual
-    };
-    let mut layering = arguments.set_up.layering();
-    layering.change.install = wanted.requests;
-    layering.install_files = wanted.files;
-    layering.change.uninstall.clone_from(&arguments.packages);
-    layering.change.uninstall_all = arguments.all;
-    layering.change.idempotent = arguments.idempotent;
-    layering.allow_inactive = arguments.allow_inactive;
-    let host = context.host_to_change("uninstall", arguments.change.reboot)?;
-    let options = Options {
-        verb: "uninstall",
+    let outcome = context.perform(&Request::Uninstall(uninstall::Options {
+        packages: arguments.packages.clone(),
+        all: arguments.all,
+        install: arguments.install.clone(),
+        idempotent: arguments.idempotent,
+        allow_inactive: arguments.allow_inactive,
+        set_up: arguments.set_up.set_up(),
         target: context.target(),
-        layering,
-        network,
         fetch: arguments.change.fetch(),
-    };
-    let outcome = layer::run(&host, &options, context.report)?;
+        reboot: arguments.change.reboot,
+    }))?;
     finish(&outcome, arguments.change.after(), context)
 }
 

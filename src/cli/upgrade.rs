@@ -4,7 +4,8 @@ use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
 use crate::cli::{Context, FetchArguments, UNCHANGED};
 use crate::ops::check::{self, Available};
-use crate::ops::upgrade::{self, Options};
+use crate::ops::request::{self, Request};
+use crate::ops::upgrade;
 use anyhow::Result;
 use clap::Args;
 use indicatif::HumanBytes;
@@ -34,21 +35,14 @@ pub(crate) struct Arguments {
     allow_downgrade: bool,
 }
 
-impl Arguments {
-    /// Returns whether nothing is written, so that no private mount namespace is needed.
-    pub(crate) fn only_looks(&self) -> bool {
-        self.check && !self.preview
-    }
-}
-
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
     if arguments.check || arguments.preview {
-        let host = context.host("upgrade", !arguments.only_looks())?;
         let stateroot = context.global.stateroot.as_deref();
         let found = if arguments.preview {
+            let host = request::open("upgrade", context.global.sysroot.as_deref())?;
             check::preview(&host, stateroot, context.patience(), context.report)?
         } else {
-            check::check(&host, stateroot)?
+            check::check(&context.host("upgrade")?, stateroot)?
         };
         let Some(available) = found else {
             writeln!(context.out, "No updates available.")?;
@@ -57,16 +51,14 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         print(&available, context.out)?;
         return Ok(0);
     }
-    let host = context.host_to_change("upgrade", arguments.fetch.reboot)?;
-    let mut layering = arguments.set_up.layering();
-    arguments.packages.add_to(&mut layering)?;
-    let options = Options {
-        layering,
+    let outcome = context.perform(&Request::Upgrade(upgrade::Options {
         target: context.target(),
         fetch: arguments.fetch.fetch(),
+        on_top: arguments.packages.packages(),
+        set_up: arguments.set_up.set_up(),
         allow_downgrade: arguments.allow_downgrade,
-    };
-    let outcome = upgrade::run(&host, &options, context.report)?;
+        reboot: arguments.fetch.reboot,
+    }))?;
     let after = After {
         reboot: arguments.fetch.reboot,
         unchanged_exit_77: arguments.unchanged_exit_77,

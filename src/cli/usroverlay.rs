@@ -2,7 +2,7 @@
 
 use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
-use crate::deployment::live::Unlock;
+use crate::ops::request::Request;
 use crate::ops::usroverlay;
 use anyhow::Result;
 use clap::Args;
@@ -20,11 +20,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let how = match (arguments.hotfix, arguments.transient) {
-        (true, _) => Unlock::Hotfix,
-        (_, true) => Unlock::Transient,
-        _ => Unlock::Development,
-    };
-    let outcome = usroverlay::run(&context.host("usroverlay", false)?, how)?;
+    let outcome = context.perform(&Request::Usroverlay(usroverlay::Options {
+        hotfix: arguments.hotfix,
+        transient: arguments.transient,
+    }))?;
     finish(&outcome, After::default(), context)
 }

@@ -17,6 +17,7 @@ use cap_std_ext::cap_std::ambient_authority;
 use cap_std_ext::cap_std::fs::Dir;
 use fn_error_context::context;
 use ostree_ext::{gio, ostree};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// libostree does not finalize a staged deployment while this file exists.
@@ -40,7 +41,8 @@ pub struct NewDeployment<'a> {
 }
 
 /// How a deployment was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Published {
     /// It waits for the shutdown of the booted host.
     Staged,

@@ -167,6 +167,17 @@ pub fn user_id(name: &str) -> Option<u32> {
     })
 }
 
+/// Returns the name that `/etc/passwd` of this machine gives a user id.
+pub fn user_name(id: u32) -> Option<String> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let found = fields.nth(1)?.parse() == Ok(id);
+        found.then(|| name.to_owned())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use super::store::{self, LAYER_REF_PREFIX};
 use anyhow::Result;
 use fn_error_context::context;
 use ostree_ext::{gio, ostree};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Refs of deployments, and of the commits that locally derived ones were made from. Other programs keep theirs
@@ -19,7 +20,7 @@ const DEPLOYMENT_REF_PREFIXES: &[&str] = &[
 ];
 
 /// What a collection removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collected {
     /// Image refs.
     pub images: usize,

@@ -24,6 +24,7 @@ use anyhow::{Context, Result};
 use fn_error_context::context;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use ostree_ext::{gio, ostree};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tokio::runtime::Runtime;
 
@@ -42,7 +43,7 @@ pub struct PullOptions {
 }
 
 /// A pulled image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pulled {
     /// The image as it is stored now.
     pub image: StoredImage,

@@ -10,6 +10,7 @@ use crate::image::policy::Policy;
 use anyhow::{Context, Result};
 pub use ostree_ext::container::Transport;
 use ostree_ext::container::{self, OstreeImageReference, SignatureSource};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -137,6 +138,19 @@ impl FromStr for ImageReference {
                  ostree-unverified-image:TRANSPORT:NAME or ostree-remote-image:REMOTE:TRANSPORT:NAME",
             )
         })
+    }
+}
+
+impl Serialize for ImageReference {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageReference {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

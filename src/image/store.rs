@@ -10,6 +10,7 @@ use fn_error_context::context;
 use oci_spec::image::{Descriptor, History, ImageConfiguration, ImageManifest};
 use ostree_ext::refescape;
 use ostree_ext::{gio, glib, ostree};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Prefix of the refs that hold layers.
@@ -20,7 +21,7 @@ const LABEL_OLD_VERSION: &str = "version";
 const ANNOTATION_CREATED: &str = "org.opencontainers.image.created";
 
 /// An image commit (or a commit derived from one) and what its metadata tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StoredImage {
     /// The commit's checksum.
     pub commit: String,

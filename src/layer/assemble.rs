@@ -46,6 +46,13 @@ pub enum Network {
     Off,
 }
 
+impl Network {
+    /// Returns what a change of the requests needs: indexes only where something new is looked for.
+    pub fn for_change(looks: bool) -> Self {
+        if looks { Self::Usual } else { Self::Packages }
+    }
+}
+
 /// What is assembled from what.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {

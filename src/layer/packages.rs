@@ -5,6 +5,7 @@ use crate::layer::plan::PackageId;
 use anyhow::{Context, Result};
 use debversion::Version;
 use ostree_ext::ostree;
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +20,7 @@ pub(super) const INSTALLED: [&str; 3] = ["installed", "triggers-pending", "trigg
 pub type Packages = BTreeMap<(String, String), String>;
 
 /// A package that both lists have, in different versions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// What the old list has.
     pub before: PackageId,
@@ -28,7 +29,7 @@ pub struct Changed {
 }
 
 /// What differs between two lists of packages, each part sorted by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageDifference {
     /// Only the new list has them.
     pub added: Vec<PackageId>,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A solved transaction.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Plan {
     /// Packages that are installed or replaced, in the order of their names.
@@ -31,7 +31,7 @@ pub struct PackageId {
 }
 
 /// A package that is installed or replaced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PlannedPackage {
     /// What it is.
@@ -53,7 +53,7 @@ pub struct PlannedPackage {
 }
 
 /// A run of the same action.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "action", content = "packages")]
 pub enum Step {
     /// `dpkg --unpack`

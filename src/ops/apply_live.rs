@@ -1,37 +1,42 @@
 //! `apply-live`: bring what boots next to the running system already.
 
 use crate::deployment::live::{self, Etc, State, Unlock};
-use crate::deployment::sysroot::{Host, Patience};
+use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::host::environment;
 use crate::host::runner::Cmd;
 use crate::image::content::CommitTree;
 use crate::layer::packages::{self, PackageDifference};
+use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
 use cap_std_ext::cap_std::ambient_authority;
 use cap_std_ext::cap_std::fs::Dir;
 use ostree_ext::ostree::{self, DeploymentUnlockedState};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Where units are, on a tree whose `/lib` is a link to `/usr/lib`.
 const UNITS: &str = "/lib/systemd/system/";
 
 /// What to apply.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Options {
     /// The commit; what boots next when left out.
-    pub target: Option<String>,
+    #[serde(rename = "target")]
+    pub commit: Option<String>,
     /// Go back to the commit that was booted.
     pub reset: bool,
     /// Accept that packages of the running system are removed or change.
     pub allow_replacement: bool,
-    /// What to do while another writer runs.
-    pub patience: Patience,
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
 }
 
 /// From where to where the running system goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The commits the system is at: one, or two after an interrupted run.
     pub from: Vec<String>,
@@ -42,7 +47,7 @@ pub struct Plan {
 }
 
 /// What was done to the running system.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Applied {
     /// What was planned.
     pub plan: Plan,
@@ -57,14 +62,16 @@ pub struct Applied {
 /// Brings the running system to what boots next, or to the commit that was asked for; nothing when it is there.
 ///
 /// A failure on the way is noted: `status` shows it, and running again completes it or, with `reset`, takes it back.
-pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Option<Applied>> {
+pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
     environment::require_root("apply-live")?;
     let booted = live::require_booted(host, "apply-live")?;
     let planned = {
-        let _lock = host.lock("apply-live", options.patience, report)?;
+        let _lock = host.lock("apply-live", options.target.patience(), report)?;
         plan(host, &booted, options)?
     };
-    let Some(plan) = planned else { return Ok(None) };
+    let Some(plan) = planned else {
+        return Ok(Outcome::Applied(None));
+    };
     match booted.unlocked() {
         DeploymentUnlockedState::None => {
             report.step("Laying an overlay over /usr");
@@ -81,7 +88,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Option
         }
         _ => {}
     }
-    let lock = host.lock("apply-live", options.patience, report)?;
+    let lock = host.lock("apply-live", options.target.patience(), report)?;
     if self::plan(host, &booted, options)?.as_ref() != Some(&plan) {
         return Err(
             Fault::new(Kind::Busy, "Another process changed what would be applied")
@@ -110,12 +117,12 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Option
         interrupted: None,
     };
     live::set_state(&lock, &booted, &state)?;
-    Ok(Some(Applied {
+    Ok(Outcome::Applied(Some(Box::new(Applied {
         plan,
         etc,
         restart,
         start,
-    }))
+    }))))
 }
 
 /// Works out what has to be done; nothing when the system is there already.
@@ -124,7 +131,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Option
 pub fn plan(host: &Host, booted: &ostree::Deployment, options: &Options) -> Result<Option<Plan>> {
     let state = live::state(host, booted)?;
     let booted_commit = booted.csum().to_string();
-    let to = match (&options.target, options.reset) {
+    let to = match (&options.commit, options.reset) {
         (_, true) => booted_commit.clone(),
         (Some(target), _) => host
             .repo()

@@ -9,29 +9,34 @@ use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
 use ostree_ext::ostree;
+use serde::{Deserialize, Serialize};
 
 /// What to clean.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct What {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Options {
     /// Temporary files, refs and objects that nothing needs.
     pub base: bool,
     /// The deployment that would boot next, when it is not the booted one.
     pub pending: bool,
     /// The deployments behind the booted one.
     pub rollback: bool,
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
 }
 
 /// Drops what was asked for; the booted deployment and pinned ones always stay.
-pub fn run(host: &Host, target: &Target, what: What, report: &dyn Report) -> Result<Outcome> {
-    if what == What::default() {
+pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
+    if !(options.base || options.pending || options.rollback) {
         return Err(Fault::new(
             Kind::Usage,
             "At least one of --base, --pending and --rollback must be given",
         )
         .into());
     }
-    let lock = host.lock("cleanup", target.patience, report)?;
-    let stateroot = host.stateroot(target.stateroot.as_deref())?;
+    let lock = host.lock("cleanup", options.target.patience(), report)?;
+    let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     let before = host.deployments();
     let marks: Vec<Mark> = before
         .iter()
@@ -41,7 +46,7 @@ pub fn run(host: &Host, target: &Target, what: What, report: &dyn Report) -> Res
             pinned: deployment.is_pinned(),
         })
         .collect();
-    let keep = kept(&marks, what);
+    let keep = kept(&marks, options);
     let after: Vec<ostree::Deployment> = before
         .iter()
         .zip(&keep)
@@ -52,7 +57,7 @@ pub fn run(host: &Host, target: &Target, what: What, report: &dyn Report) -> Res
     if dropped > 0 {
         staging::reorder(&lock, &after)?;
     }
-    if dropped > 0 || what.base {
+    if dropped > 0 || options.base {
         let freed = prune::clean(&lock)?;
         forget::forget_unused(&lock)?;
         report.note(&format!(
@@ -77,7 +82,7 @@ struct Mark {
 /// Returns which deployments stay, in boot order.
 ///
 /// Where nothing is booted from the sysroot, its first deployment of the stateroot takes the booted one's place.
-fn kept(marks: &[Mark], what: What) -> Vec<bool> {
+fn kept(marks: &[Mark], options: &Options) -> Vec<bool> {
     let current = marks
         .iter()
         .position(|mark| mark.booted)
@@ -90,7 +95,7 @@ fn kept(marks: &[Mark], what: What) -> Vec<bool> {
             let drop = mark.ours
                 && !mark.booted
                 && !mark.pinned
-                && ((what.pending && place < current) || (what.rollback && place > current));
+                && ((options.pending && place < current) || (options.rollback && place > current));
             !drop
         })
         .collect()
@@ -110,24 +115,24 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_for_goes() {
-        let pending = What {
+        let pending = Options {
             pending: true,
-            ..What::default()
+            ..Options::default()
         };
-        let rollback = What {
+        let rollback = Options {
             rollback: true,
-            ..What::default()
+            ..Options::default()
         };
-        for (marks, what, expected) in [
-            (&["o", "b", "o"][..], pending, &[false, true, true][..]),
-            (&["o", "b", "o"], rollback, &[true, true, false]),
-            (&["o", "b", "p", "o"], rollback, &[true, true, true, false]),
-            (&["f", "b", "f"], rollback, &[true, true, true]),
-            (&["o", "o"], rollback, &[true, false]),
-            (&["o", "o"], pending, &[true, true]),
+        for (marks, options, expected) in [
+            (&["o", "b", "o"][..], &pending, &[false, true, true][..]),
+            (&["o", "b", "o"], &rollback, &[true, true, false]),
+            (&["o", "b", "p", "o"], &rollback, &[true, true, true, false]),
+            (&["f", "b", "f"], &rollback, &[true, true, true]),
+            (&["o", "o"], &rollback, &[true, false]),
+            (&["o", "o"], &pending, &[true, true]),
         ] {
             let marks: Vec<Mark> = marks.iter().map(|text| mark(text)).collect();
-            assert_eq!(kept(&marks, what), expected, "{marks:?} {what:?}");
+            assert_eq!(kept(&marks, options), expected, "{marks:?} {options:?}");
         }
     }
 }

@@ -7,24 +7,34 @@ use crate::fault::{Fault, Kind};
 use crate::image::reference::ImageReference;
 use crate::image::store::StoredImage;
 use crate::layer::assemble::Network;
-use crate::ops::layering::Layering;
+use crate::ops::layering::{Packages, SetUp};
 use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// How to deploy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Options {
-    /// Stateroot and patience.
-    pub target: Target,
-    /// `sha256:...`, `version=V` or a bare version.
+    /// `sha256:...`, `version=V`, or a version.
     pub revision: String,
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
     /// Cache only, download only, locked.
+    #[serde(flatten)]
     pub fetch: Fetch,
-    /// What changes on top of the image at the same time.
-    pub layering: Layering,
+    /// Packages on top at the same time.
+    #[serde(flatten)]
+    pub on_top: Packages,
+    /// How packages are set up.
+    #[serde(flatten)]
+    pub set_up: SetUp,
     /// Refuse an image that was created before the current one.
     pub disallow_downgrade: bool,
+    /// Reboot when a new deployment was made.
+    pub reboot: bool,
 }
 
 /// What the user asked for, told apart.
@@ -37,8 +47,9 @@ enum Revision {
 /// Boots the image with the given digest or version next; the host goes on following its tag, so that a later
 /// `upgrade` leaves it again.
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
+    let layering = options.set_up.layering_with(&options.on_top)?;
     let wanted = parse(&options.revision)?;
-    let lock = host.lock("deploy", options.target.patience, report)?;
+    let lock = host.lock("deploy", options.target.patience(), report)?;
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     let merge = host.require_merge_deployment(&stateroot, "that says what to follow")?;
     let origin = Origin::of(&merge)?;
@@ -62,7 +73,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             unchanged: format!("The image {} is deployed already.", image.manifest_digest),
             image,
         },
-        &options.layering,
+        &layering,
         report,
     )
 }

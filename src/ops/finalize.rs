@@ -1,29 +1,32 @@
 //! `finalize-deployment`: let a locked staged deployment be applied, and reboot into it.
 
 use crate::deployment::staging;
-use crate::deployment::sysroot::{Host, Patience};
+use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::image::store;
-use crate::ops::Outcome;
+use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 /// How to finalize.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Options {
-    /// The staged deployment's commit checksum or manifest digest, as a guard against finalizing another one.
+    /// The staged deployment's commit or manifest digest.
     pub checksum: Option<String>,
-    /// Accept that no checksum was given.
+    /// Do without it.
     pub allow_missing_checksum: bool,
     /// Accept a staged deployment that is not locked.
     pub allow_unlocked: bool,
-    /// What to do while another writer runs.
-    pub patience: Patience,
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
 }
 
 /// Unlocks the staged deployment; the caller reboots.
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
-    let _lock = host.lock("finalize-deployment", options.patience, report)?;
+    let _lock = host.lock("finalize-deployment", options.target.patience(), report)?;
     let staged = host.sysroot().staged_deployment().ok_or_else(|| {
         Fault::new(Kind::NotFound, "There is no staged deployment")
             .hint("stage one with `apt-ostree upgrade`")

@@ -1,16 +1,17 @@
 //! `image`: what the repository holds, and imports without a deployment.
 
 use crate::deployment::prune;
-use crate::deployment::sysroot::Patience;
 use crate::fault::{Fault, Kind};
 use crate::image::gc::{self, Collected};
 use crate::image::policy::Policy;
 use crate::image::pull::{self, PullOptions, Pulled};
 use crate::image::reference::{self, ImageReference};
 use crate::image::store::{self, StoredImage};
+use crate::ops::Target;
 use crate::ops::store::Store;
 use crate::report::Report;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// One step of how an image was made, with the layer it brought.
 #[derive(Clone, Debug)]
@@ -21,13 +22,33 @@ pub struct HistoryEntry {
     pub created_by: String,
 }
 
+/// An image to store or to forget.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Named {
+    /// The reference, as a user types it.
+    pub reference: String,
+    /// Patience; the stateroot means nothing here.
+    #[serde(flatten)]
+    pub target: Target,
+}
+
+/// Everything that nothing needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Unneeded {
+    /// Patience; the stateroot means nothing here.
+    #[serde(flatten)]
+    pub target: Target,
+}
+
 /// Imports an image; what a failure leaves is described at [`pull::pull`].
-pub fn pull(store: &Store, text: &str, patience: Patience, report: &dyn Report) -> Result<Pulled> {
-    let resolved = reference::resolve(text, &Policy::load()?)?;
+pub fn pull(store: &Store, named: &Named, report: &dyn Report) -> Result<Pulled> {
+    let resolved = reference::resolve(&named.reference, &Policy::load()?)?;
     if let Some(note) = &resolved.chosen_form_note {
         report.note(note);
     }
-    let _lock = store.lock("image pull", patience, report)?;
+    let _lock = store.lock("image pull", named.target.patience(), report)?;
     pull::pull(
         &store.repo(),
         &resolved.reference,
@@ -77,9 +98,9 @@ pub fn history(image: &StoredImage) -> Vec<HistoryEntry> {
 }
 
 /// Forgets a stored image and removes what only it needed. Deployments made from it keep working.
-pub fn remove(store: &Store, text: &str, patience: Patience, report: &dyn Report) -> Result<Collected> {
-    let reference = parse(text)?;
-    let lock = store.lock("image remove", patience, report)?;
+pub fn remove(store: &Store, named: &Named, report: &dyn Report) -> Result<Collected> {
+    let reference = parse(&named.reference)?;
+    let lock = store.lock("image remove", named.target.patience(), report)?;
     if let Some(lock) = &lock {
         prune::protect(lock)?;
     }
@@ -90,8 +111,8 @@ pub fn remove(store: &Store, text: &str, patience: Patience, report: &dyn Report
 }
 
 /// Removes layers and objects that no stored image and no deployment needs.
-pub fn prune(store: &Store, patience: Patience, report: &dyn Report) -> Result<Collected> {
-    let lock = store.lock("image prune", patience, report)?;
+pub fn prune(store: &Store, unneeded: &Unneeded, report: &dyn Report) -> Result<Collected> {
+    let lock = store.lock("image prune", unneeded.target.patience(), report)?;
     if let Some(lock) = &lock {
         prune::protect(lock)?;
     }

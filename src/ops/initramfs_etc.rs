@@ -11,23 +11,28 @@ use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
 use ostree_ext::ostree;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// What to change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Options {
-    /// Stateroot and patience.
-    pub target: Target,
-    /// Files to track.
+    /// Paths below `/etc` to add.
     pub track: Vec<String>,
-    /// Files not to track any more.
+    /// Paths to leave out again.
     pub untrack: Vec<String>,
-    /// Track no file but those of `track`.
+    /// Leave out all that were added before.
     pub untrack_all: bool,
-    /// Make a new deployment even when the list stays the same, for the files as they are now.
+    /// Make a new deployment with the files as they are now, even when the list stays the same.
     pub force_sync: bool,
-    /// Stage the new deployment locked.
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Stage it locked.
     pub lock_finalization: bool,
+    /// Reboot when something changed.
+    pub reboot: bool,
 }
 
 /// Returns the files that the next boot's initramfs gets. Needs neither root nor the lock.
@@ -41,7 +46,7 @@ pub fn show(host: &Host, stateroot: Option<&str>) -> Result<BTreeSet<String>> {
 /// Fails when a file is not below `/etc`, is missing, or was to be untracked and is not tracked; and while the
 /// initramfs is made on this host, which takes files of `/etc` itself.
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
-    let lock = host.lock("initramfs-etc", options.target.patience, report)?;
+    let lock = host.lock("initramfs-etc", options.target.patience(), report)?;
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     let merge = current(host, &stateroot)?;
     let origin = Origin::of(&merge)?;

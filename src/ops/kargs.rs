@@ -12,20 +12,51 @@ use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
 use ostree_ext::ostree;
+use serde::{Deserialize, Serialize};
 
 /// How to change kernel arguments.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Options {
-    /// Stateroot and patience.
-    pub target: Target,
-    /// The changes, in order.
-    pub changes: Vec<Change>,
-    /// Take the arguments of this deployment, counted from the first boot entry, instead of the pending one's.
+    /// `KEY=VALUE` or `KEY`, added at the end.
+    pub append: Vec<String>,
+    /// The same, where it is not there already.
+    pub append_if_missing: Vec<String>,
+    /// `KEY` or `KEY=VALUE`, removed.
+    pub delete: Vec<String>,
+    /// The same, where it is there.
+    pub delete_if_present: Vec<String>,
+    /// `KEY=VALUE`, or `KEY=VALUE=NEW` where the key has several values.
+    pub replace: Vec<String>,
+    /// The deployment to take the arguments of, by its place in the boot order.
     pub deploy_index: Option<usize>,
-    /// Take the arguments the running kernel was started with.
+    /// Take the arguments of the running kernel.
     pub import_proc_cmdline: bool,
-    /// Stage the new deployment locked.
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Stage it locked.
     pub lock_finalization: bool,
+    /// Reboot when something changed.
+    pub reboot: bool,
+}
+
+impl Options {
+    /// Returns the changes in the order they are made: first what goes, then what comes.
+    fn changes(&self) -> impl Iterator<Item = Change> {
+        let made = |list: &[String], make: fn(String) -> Change| -> Vec<Change> {
+            list.iter().cloned().map(make).collect()
+        };
+        [
+            made(&self.delete, Change::Delete),
+            made(&self.delete_if_present, Change::DeleteIfPresent),
+            made(&self.replace, Change::Replace),
+            made(&self.append, Change::Append),
+            made(&self.append_if_missing, Change::AppendIfMissing),
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 /// Returns the kernel arguments a change would begin with, without the `ostree=` of the deployment.
@@ -55,7 +86,7 @@ pub fn show(
 
 /// Makes a deployment of the same commit with changed kernel arguments boot next.
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
-    let lock = host.lock("kargs", options.target.patience, report)?;
+    let lock = host.lock("kargs", options.target.patience(), report)?;
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     let before = show(
         host,
@@ -64,8 +95,8 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
         options.import_proc_cmdline,
     )?;
     let mut after = before.clone();
-    for change in &options.changes {
-        after.apply(change)?;
+    for change in options.changes() {
+        after.apply(&change)?;
     }
     if after == before && !options.import_proc_cmdline {
         return Ok(Outcome::Unchanged("No changes.".to_owned()));

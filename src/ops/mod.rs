@@ -13,19 +13,23 @@ pub mod image;
 pub mod info;
 pub mod initramfs;
 pub mod initramfs_etc;
+pub mod install;
 pub mod kargs;
-pub mod layer;
 pub mod layering;
 pub mod override_list;
+pub mod overrides;
 pub mod pin;
 pub mod provision;
 pub mod rebase;
 pub mod reboot;
 pub mod refresh_md;
+pub mod request;
+pub mod reset;
 pub mod rollback;
 pub mod search;
 pub mod status;
 pub mod store;
+pub mod uninstall;
 pub mod upgrade;
 pub mod usroverlay;
 
@@ -33,6 +37,8 @@ use crate::deployment::advance::{self, Advance, Advanced, Extent, Source};
 use crate::deployment::origin::Origin;
 use crate::deployment::staging::Published;
 use crate::deployment::sysroot::{Patience, WriteLock};
+use crate::image::gc::Collected;
+use crate::image::pull::Pulled;
 use crate::image::reference::ImageReference;
 use crate::image::store::StoredImage;
 use crate::layer::assemble::Network;
@@ -40,11 +46,14 @@ use crate::layer::packages::PackageDifference;
 use crate::layer::plan::Plan;
 use crate::report::Report;
 use anyhow::Result;
+use apply_live::Applied;
 use layering::{Layering, Requested};
 use ostree_ext::ostree;
+use serde::{Deserialize, Serialize};
 
 /// What a verb did, so that repeating it is safe and a script can tell.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Nothing had to change; the sentence says why.
     Unchanged(String),
@@ -70,24 +79,34 @@ pub enum Outcome {
     },
     /// The boot order or an entry changed without a new image; the sentence says how.
     Changed(String),
+    /// The running system was brought to another commit, if it was not there already.
+    Applied(Option<Box<Applied>>),
+    /// An image was stored.
+    Pulled(Box<Pulled>),
+    /// Images, layers and objects that nothing needs were removed.
+    Freed(Collected),
 }
 
 /// What every verb that writes takes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Target {
     /// The stateroot, when one was named.
     pub stateroot: Option<String>,
-    /// What to do while another writer runs.
-    pub patience: Patience,
+    /// Fail while another writer runs instead of waiting for it.
+    pub no_wait: bool,
 }
 
 /// Where a new deployment comes from and how far to go with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Fetch {
     /// Use only what is stored.
     pub cache_only: bool,
-    /// How far to go.
-    pub extent: Extent,
+    /// Store everything that is needed, and deploy nothing.
+    pub download_only: bool,
+    /// Say what would be done, and change nothing.
+    pub dry_run: bool,
     /// Stage, but do not apply at shutdown until `finalize-deployment`.
     pub lock_finalization: bool,
 }
@@ -105,7 +124,27 @@ struct Next<'a> {
     unchanged: String,
 }
 
+impl Target {
+    /// Returns what to do while another writer runs.
+    pub fn patience(&self) -> Patience {
+        if self.no_wait {
+            Patience::Fail
+        } else {
+            Patience::Wait
+        }
+    }
+}
+
 impl Fetch {
+    /// Returns how far to go.
+    pub fn extent(self) -> Extent {
+        match (self.dry_run, self.download_only) {
+            (true, _) => Extent::Plan,
+            (_, true) => Extent::Download,
+            _ => Extent::Publish,
+        }
+    }
+
     /// Returns where the image may come from.
     pub fn source(self) -> Source {
         if self.cache_only {
@@ -137,7 +176,7 @@ impl Fetch {
             active: &active,
             network,
             script_timeout: layering.script_timeout,
-            extent: self.extent,
+            extent: self.extent(),
             lock_finalization: self.lock_finalization,
         };
         Ok(match advance::advance(lock, &step, report)? {

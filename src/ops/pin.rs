@@ -1,26 +1,32 @@
 //! `pin` and `unpin`: keep a deployment from being removed by later ones.
 
 use crate::deployment::origin;
-use crate::deployment::sysroot::{Host, Patience};
+use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
-use crate::ops::Outcome;
+use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
 use ostree_ext::ostree;
+use serde::{Deserialize, Serialize};
+
+/// What to pin or unpin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Options {
+    /// The deployment's place in the boot order; the booted one when left out.
+    pub index: Option<usize>,
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
+}
 
 /// Pins or unpins the deployment with this index, or the booted one (the first one of a sysroot nobody booted).
 ///
 /// A staged deployment cannot be pinned, because libostree keeps the mark in a file that only exists later.
-pub fn run(
-    host: &Host,
-    index: Option<usize>,
-    pinned: bool,
-    patience: Patience,
-    report: &dyn Report,
-) -> Result<Outcome> {
+pub fn run(host: &Host, options: &Options, pinned: bool, report: &dyn Report) -> Result<Outcome> {
     let verb = if pinned { "pin" } else { "unpin" };
-    let _lock = host.lock(verb, patience, report)?;
-    let deployment = find(host, index)?;
+    let _lock = host.lock(verb, options.target.patience(), report)?;
+    let deployment = find(host, options.index)?;
     if deployment.is_staged() {
         return Err(
             Fault::new(Kind::Unsupported, "A staged deployment cannot be pinned")

@@ -7,26 +7,36 @@ use crate::fault::{Fault, Kind};
 use crate::image::policy::Policy;
 use crate::image::reference::{self, Resolved};
 use crate::layer::assemble::Network;
-use crate::ops::layering::Layering;
+use crate::ops::layering::{Packages, SetUp};
 use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// How to rebase.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Options {
-    /// Stateroot and patience.
-    pub target: Target,
-    /// What the user typed.
+    /// What to follow, as a user types it.
     pub reference: String,
-    /// A manifest digest to deploy instead of what the tag names now.
+    /// The digest to deploy now instead of what the tag names.
     pub revision: Option<String>,
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
     /// Cache only, download only, locked.
+    #[serde(flatten)]
     pub fetch: Fetch,
-    /// What changes on top of the image at the same time.
-    pub layering: Layering,
+    /// Packages on top at the same time.
+    #[serde(flatten)]
+    pub on_top: Packages,
+    /// How packages are set up.
+    #[serde(flatten)]
+    pub set_up: SetUp,
     /// Refuse an image that was created before the current one.
     pub disallow_downgrade: bool,
+    /// Reboot when a new deployment was made.
+    pub reboot: bool,
 }
 
 /// Makes the host follow another reference and boots its image next.
@@ -34,7 +44,8 @@ pub struct Options {
 /// A first deployment of an empty stateroot works the same way. The reference is resolved against the signature
 /// policy and never drops the enforcement the host had.
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
-    let lock = host.lock("rebase", options.target.patience, report)?;
+    let layering = options.set_up.layering_with(&options.on_top)?;
+    let lock = host.lock("rebase", options.target.patience(), report)?;
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     let merge = host.merge_deployment(&stateroot);
     // An origin that cannot be read must not keep a host from being rescued by following something readable.
@@ -93,7 +104,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             reference,
             image,
         },
-        &options.layering,
+        &layering,
         report,
     )
 }

@@ -9,14 +9,26 @@ use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
 use ostree_ext::ostree;
+use serde::{Deserialize, Serialize};
+
+/// How to roll back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Options {
+    /// Stateroot and patience.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Reboot afterwards.
+    pub reboot: bool,
+}
 
 /// Puts the previous deployment on top of the boot order; run again, it takes that back.
 ///
 /// Where a pending deployment stands above the booted one, the booted one goes back on top. A staged deployment
 /// is an error, because it would be written above whatever is chosen here.
-pub fn run(host: &Host, target: &Target, report: &dyn Report) -> Result<Outcome> {
-    let lock = host.lock("rollback", target.patience, report)?;
-    let stateroot = host.stateroot(target.stateroot.as_deref())?;
+pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
+    let lock = host.lock("rollback", options.target.patience(), report)?;
+    let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     if host.sysroot().staged_deployment().is_some() {
         return Err(Fault::new(
             Kind::Unsupported,

@@ -7,11 +7,27 @@ use crate::host::environment;
 use crate::ops::Outcome;
 use anyhow::Result;
 use ostree_ext::ostree::{self, DeploymentUnlockedState};
+use serde::{Deserialize, Serialize};
+
+/// How the overlay behaves; with neither it is writable until the next reboot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Options {
+    /// Keep the changes across reboots, in this deployment only.
+    pub hotfix: bool,
+    /// Leave `/usr` read-only for everybody who does not remount it.
+    pub transient: bool,
+}
 
 /// Lays a writable overlay over `/usr` of the running system.
 ///
 /// Fails on a sysroot that this machine did not boot from, and when `/usr` is writable already.
-pub fn run(host: &Host, how: Unlock) -> Result<Outcome> {
+pub fn run(host: &Host, options: &Options) -> Result<Outcome> {
+    let how = match (options.hotfix, options.transient) {
+        (true, _) => Unlock::Hotfix,
+        (_, true) => Unlock::Transient,
+        _ => Unlock::Development,
+    };
     environment::require_root("usroverlay")?;
     let booted = live::require_booted(host, "usroverlay")?;
     let state = booted.unlocked();

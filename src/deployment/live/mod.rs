@@ -38,7 +38,8 @@ pub struct State {
 }
 
 /// How an overlay over `/usr` behaves; libostree's three states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Unlock {
     /// Writable until the next reboot.
     Development,
