@@ -2,7 +2,7 @@
 //!
 //! Everything goes to standard error, so that standard output stays data.
 
-use crate::report::{Event, Report};
+use crate::report::{Event, Report, Unit};
 use clap::ValueEnum;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
@@ -83,10 +83,14 @@ impl Report for Progress {
                 }
             }
             Renderer::Plain { done } => match event {
-                Event::Step { text } => write_line(&format!("{text} ...")),
+                Event::Step { text, .. } => write_line(&format!("{text} ...")),
                 Event::Note { text } => write_line(&text),
                 Event::Warning { text } => write_line(&format!("warning: {text}")),
-                Event::Count { .. } | Event::Timing { .. } => {}
+                Event::Progress { .. }
+                | Event::Doing { .. }
+                | Event::Script { .. }
+                | Event::Done { .. }
+                | Event::Timing { .. } => {}
                 Event::Bytes {
                     item,
                     done: bytes,
@@ -105,7 +109,7 @@ impl Report for Progress {
             Renderer::Bars { all, items } => {
                 let mut items = items.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {
-                    Event::Step { text } => {
+                    Event::Step { text, .. } => {
                         for (_, bar) in items.drain() {
                             bar.finish_and_clear();
                         }
@@ -113,15 +117,26 @@ impl Report for Progress {
                     }
                     Event::Note { text } => print_above(all, &text),
                     Event::Warning { text } => print_above(all, &format!("warning: {text}")),
-                    Event::Count { text, done, total } => {
+                    Event::Progress {
+                        unit: Unit::Actions,
+                        done,
+                        total,
+                    } => {
                         let bar = items
                             .entry(String::new())
                             .or_insert_with(|| all.add(ProgressBar::new(total)).with_style(count_style()));
                         bar.set_length(total);
                         bar.set_position(done);
-                        bar.set_message(text);
                     }
-                    Event::Timing { .. } => {}
+                    Event::Doing { text } => {
+                        if let Some(bar) = items.get(&String::new()) {
+                            bar.set_message(text);
+                        }
+                    }
+                    Event::Progress { .. }
+                    | Event::Script { .. }
+                    | Event::Done { .. }
+                    | Event::Timing { .. } => {}
                     Event::Bytes { item, done, total } => {
                         let bar = items.entry(item.clone()).or_insert_with(|| {
                             let bar = all.add(ProgressBar::new(total)).with_style(style());

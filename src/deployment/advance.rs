@@ -19,7 +19,7 @@ use crate::layer::packages::{self, PackageDifference, Packages};
 use crate::layer::places::Places;
 use crate::layer::plan::Plan;
 use crate::layer::record;
-use crate::report::Report;
+use crate::report::{Report, counted, size};
 use anyhow::Result;
 use ostree_ext::ostree;
 use std::path::PathBuf;
@@ -229,7 +229,7 @@ fn publish(lock: &WriteLock<'_>, step: &Advance<'_>, commit: &str, report: &dyn 
         None => Packages::new(),
     };
     let difference = packages::difference(&before, &packages::of_commit(&repo, commit)?);
-    report.step("Writing the deployment");
+    let writing = report.step("Writing the deployment");
     let how = staging::publish(
         lock,
         &NewDeployment {
@@ -241,6 +241,10 @@ fn publish(lock: &WriteLock<'_>, step: &Advance<'_>, commit: &str, report: &dyn 
             lock_finalization: step.lock_finalization,
         },
     )?;
+    writing.done(match how {
+        Published::Staged => "Staged the deployment",
+        Published::Written => "Wrote the deployment",
+    });
     clean(lock, report);
     Ok(Advanced::Published { how, difference })
 }
@@ -302,13 +306,16 @@ pub fn refuse_downgrade(
 
 /// Removes what is no longer needed after a success that a failure here must not turn into an error.
 pub fn clean(lock: &WriteLock<'_>, report: &dyn Report) {
-    report.step("Removing what is no longer needed");
+    let step = report.step("Removing what is no longer needed");
     match prune::clean(lock) {
-        Ok(freed) if freed.images > 0 || freed.layers > 0 => report.note(&format!(
-            "Removed {} images and {} layers ({} objects, {} bytes).",
-            freed.images, freed.layers, freed.objects, freed.bytes
+        Ok(freed) if freed.images > 0 || freed.layers > 0 => step.done(&format!(
+            "Removed {} and {}, {} in {}",
+            counted(freed.images as u64, "image"),
+            counted(freed.layers as u64, "layer"),
+            size(freed.bytes),
+            counted(freed.objects, "object"),
         )),
-        Ok(_) => {}
+        Ok(_) => step.done("Nothing had to be removed"),
         Err(error) => report.warning(&format!(
             "What is no longer needed could not be removed: {error:#}."
         )),

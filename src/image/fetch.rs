@@ -6,11 +6,11 @@ use super::inflate::{Expected, Transfer};
 use super::layer::{self, Layer};
 use super::object::ObjectStore;
 use super::proxy::{Driver, ImageSource, SourceLayer};
-use crate::report::{Event, Report};
+use crate::report::{Item, Step};
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use tokio::runtime::Handle;
 
@@ -18,8 +18,6 @@ use tokio::runtime::Handle;
 const MOST_AT_ONCE: usize = 4;
 /// Directories can nest as deep as a path is long, and trees are walked by recursion.
 const STACK: usize = 16 * 1024 * 1024;
-/// Bytes between two reports of progress.
-const REPORT_EVERY: u64 = 1024 * 1024;
 
 /// A layer to be fetched.
 #[derive(Clone, Debug)]
@@ -38,7 +36,7 @@ pub(super) fn fetch(
     runtime: &Handle,
     mut wanted: Vec<Wanted>,
     store: &ObjectStore,
-    report: &dyn Report,
+    step: &Step<'_>,
     mut done: impl FnMut(&Wanted, Layer) -> Result<()>,
 ) -> Result<()> {
     wanted.sort_by_key(|wanted| std::cmp::Reverse(wanted.source.size));
@@ -62,7 +60,7 @@ pub(super) fn fetch(
                         let Ok(Some(wanted)) = next else {
                             return;
                         };
-                        let outcome = fetch_one(source, runtime, &wanted, store, report, stop);
+                        let outcome = fetch_one(source, runtime, &wanted, store, step, stop);
                         if sender.send((wanted, outcome)).is_err() {
                             return;
                         }
@@ -91,7 +89,7 @@ fn fetch_one(
     runtime: &Handle,
     wanted: &Wanted,
     store: &ObjectStore,
-    report: &dyn Report,
+    step: &Step<'_>,
     stop: &AtomicBool,
 ) -> Result<Layer> {
     let (blob, driver) = runtime.block_on(source.blob(&wanted.source.digest, wanted.source.size))?;
@@ -101,19 +99,8 @@ fn fetch_one(
         runtime,
         stop,
     };
-    let told = AtomicU64::new(0);
-    let total = wanted.source.size;
-    let progress = |done: u64| {
-        let before = told.load(Ordering::Relaxed);
-        if done >= before + REPORT_EVERY || (done == total && done > before) {
-            told.store(done, Ordering::Relaxed);
-            report.event(Event::Bytes {
-                item: wanted.expected.digest.clone(),
-                done,
-                total,
-            });
-        }
-    };
+    let item = Item::new(step, &wanted.expected.digest, wanted.source.size);
+    let progress = |done: u64| item.reached(done);
     layer::import(&mut transfer, &wanted.expected, store, &progress)
 }
 

@@ -19,7 +19,7 @@ use super::space;
 use super::store::{self, StoredImage};
 use crate::fault::{Fault, Kind};
 use crate::host::checkpoint;
-use crate::report::Report;
+use crate::report::{Report, Unit, Work, counted};
 use anyhow::{Context, Result};
 use fn_error_context::context;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
@@ -110,8 +110,9 @@ pub fn pull(
     report: &dyn Report,
 ) -> Result<Pulled> {
     let runtime = runtime()?;
-    report.step(&format!("Fetching the manifest of {reference}"));
+    let step = report.step(&format!("Fetching the manifest of {reference}"));
     let source = runtime.block_on(ImageSource::open_with(reference, &options.source))?;
+    step.done(&format!("Fetched the manifest of {reference}"));
     let pull = Pull {
         repo,
         reference,
@@ -178,14 +179,16 @@ impl Pull<'_> {
             .require(bytes, &format!("{}", self.reference))
             .and_then(|()| self.fetch(&mut layers, &store, &mut scratch))
             .and_then(|()| {
-                self.report.step("Merging layers");
+                let step = self.report.step("Merging layers");
                 let assembly = Assembly {
                     repo: self.repo,
                     store: &store,
                     reference: self.reference,
                     require_kernel: self.options.require_kernel,
                 };
-                assembly.merge(&config, &mut layers)
+                let publication = assembly.merge(&config, &mut layers)?;
+                step.done("Merged layers");
+                Ok(publication)
             });
         let publication = match outcome.map_err(space::explain_full_disk) {
             Ok(publication) => publication,
@@ -200,7 +203,7 @@ impl Pull<'_> {
             }
         };
         checkpoint::reach("import-before-publish")?;
-        self.report.step("Storing the image");
+        let step = self.report.step("Storing the image");
         store.publish(!self.repo.is_disable_fsync())?;
         let commit = self.set_refs(&config, &raw_config, &layers, &publication)?;
         transaction
@@ -210,6 +213,7 @@ impl Pull<'_> {
         if let Err(error) = scratch.remove() {
             tracing::warn!("{error:#}");
         }
+        step.done("Stored the image");
         Ok(Pulled {
             image: StoredImage {
                 commit,
@@ -236,15 +240,22 @@ impl Pull<'_> {
         if wanted.is_empty() {
             return Ok(());
         }
-        self.report.step(&format!("Importing {} layers", wanted.len()));
-        let mut left = wanted.len();
+        let count = wanted.len();
+        let step = self.report.begin(
+            "Fetching layers",
+            &[
+                Work::new(Unit::Bytes, wanted.iter().map(|wanted| wanted.source.size).sum()),
+                Work::new(Unit::Layers, count as u64),
+            ],
+        );
+        let mut left = count;
         let mut unpublished = Vec::new();
         fetch::fetch(
             self.source,
             self.runtime.handle(),
             wanted,
             store,
-            self.report,
+            &step,
             |wanted, layer| {
                 let Layer { root, traits, commit } = layer;
                 let record = LayerRecord {
@@ -265,12 +276,15 @@ impl Pull<'_> {
                 layers.trees.insert(record.diff_id.clone(), (root, traits));
                 layers.records.insert(record.diff_id.clone(), record);
                 left -= 1;
+                step.advance(Unit::Layers, 1);
                 if left > 0 && store.staged_bytes() > PUBLISH_EARLY {
                     self.publish_early(store, &std::mem::take(&mut unpublished))?;
                 }
                 Ok(())
             },
-        )
+        )?;
+        step.done(&format!("Fetched {}", counted(count as u64, "layer")));
+        Ok(())
     }
 
     /// Publishes finished layers of a large image, each under its own ref, so that nothing can undo them.

@@ -87,8 +87,9 @@ pub struct Solved<'a> {
 /// asked once more.
 pub fn solve<'a>(input: Input<'a>, report: &'a dyn Report) -> Result<Solved<'a>> {
     let mut clock = Clock::start(report);
-    report.step("Preparing the image's tree");
+    let step = report.step("Preparing the image's tree");
     let stage = Stage::open(input.repo, input.base)?;
+    step.done("Prepared the image's tree");
     clock.done("checkout");
     checkpoint::reach("layer-staged")?;
     let archive = Archive::open(input.places, stage.base(), &etc_view(&input, &stage))?;
@@ -278,8 +279,9 @@ impl Solved<'_> {
             initramfs: translated.initramfs_made,
             ..record(state(&self.input, &self.plan), &self.plan)
         };
-        report.step("Writing the derived commit");
+        let step = report.step("Writing the derived commit");
         let commit = commit::commit(self.input.repo, self.input.base, &self.stage, &record)?;
+        step.done("Wrote the derived commit");
         self.clock.done("commit");
         checkpoint::reach("layer-committed")?;
         if let Err(error) = self.trim(previous) {

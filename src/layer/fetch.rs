@@ -8,15 +8,16 @@ use super::archive::Archive;
 use super::cache::{self, Cache};
 use super::plan::{FetchedPackage, PackageId, Plan, PlannedPackage};
 use crate::fault::{Fault, Kind};
-use crate::report::{Event, Report};
+use crate::report::{Item, Report, Step, Unit, Work as Amount, counted};
 use anyhow::{Context, Result, anyhow, bail};
 use fn_error_context::context;
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 /// Transfers at the same time.
 const TRANSFERS: usize = 4;
@@ -24,6 +25,9 @@ const TRANSFERS: usize = 4;
 /// A transfer takes packages until it has so many bytes or packages, because each costs a connection.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_PACKAGES: usize = 16;
+
+/// How often it is looked how much of the files has come; apt's program does not tell.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 const HELPER: &str = "/usr/lib/apt/apt-helper";
 
@@ -50,15 +54,14 @@ impl std::error::Error for Vanished {
 }
 
 /// What the transfers share.
-struct Work<'a> {
+struct Work<'a, 's> {
     archive: &'a Archive,
     partial: PathBuf,
     batches: Mutex<VecDeque<Vec<&'a PlannedPackage>>>,
     stopped: AtomicBool,
     failures: Mutex<Vec<(&'a PlannedPackage, Failure)>>,
-    bytes: AtomicU64,
-    total: u64,
-    report: &'a dyn Report,
+    step: &'s Step<'s>,
+    items: Vec<(PathBuf, Item<'s>)>,
 }
 
 impl Archive {
@@ -83,21 +86,25 @@ impl Archive {
         if cache_only && !remote.is_empty() {
             return Err(not_stored(&remote).into());
         }
-        let total = remote.iter().map(|package| package.download_size).sum();
-        if !remote.is_empty() {
-            report.step(&format!("Fetching {} packages", remote.len()));
+        if !(remote.is_empty() && local.is_empty()) {
+            let (begin, end, amounts) = amounts(&remote, &local);
+            let step = report.begin(begin, &amounts);
+            let items = remote.iter().map(|package| {
+                let item = Item::new(&step, &package.id.name, package.download_size);
+                (file_in(&partial, package), item)
+            });
+            let work = Work {
+                archive: self,
+                items: items.collect(),
+                partial,
+                batches: Mutex::new(batches(remote)),
+                stopped: AtomicBool::new(false),
+                failures: Mutex::new(Vec::new()),
+                step: &step,
+            };
+            found.extend(work.run(&cache, &local)?);
+            step.done(&end);
         }
-        let work = Work {
-            archive: self,
-            partial,
-            batches: Mutex::new(batches(remote)),
-            stopped: AtomicBool::new(false),
-            failures: Mutex::new(Vec::new()),
-            bytes: AtomicU64::new(0),
-            total,
-            report,
-        };
-        found.extend(work.run(&cache, &local)?);
         let path_of = |package: &PlannedPackage| {
             let of_package = found.iter().find(|(id, _)| **id == package.id);
             let (_, path) = of_package.with_context(|| format!("{} was not fetched", package.id.name))?;
@@ -120,7 +127,7 @@ impl Archive {
     }
 }
 
-impl<'a> Work<'a> {
+impl<'a> Work<'a, '_> {
     /// Runs all transfers and inflates what they bring.
     fn run(&self, cache: &Cache, local: &[&'a PlannedPackage]) -> Result<Vec<(&'a PackageId, PathBuf)>> {
         let (sender, receiver) = channel::<(&PlannedPackage, PathBuf)>();
@@ -132,7 +139,9 @@ impl<'a> Work<'a> {
         }
         let receiver = Mutex::new(receiver);
         let inflaters = std::thread::available_parallelism().map_or(1, usize::from);
+        let (ended, end) = channel::<()>();
         let (fetched, inflated) = std::thread::scope(|scope| {
+            scope.spawn(move || self.watch(&end));
             let transfers: Vec<_> = (0..TRANSFERS)
                 .map(|_| {
                     let sender = sender.clone();
@@ -145,6 +154,7 @@ impl<'a> Work<'a> {
                 .map(|_| scope.spawn(|| self.inflate(cache, &receiver)))
                 .collect();
             let fetched: Vec<_> = transfers.into_iter().map(|thread| thread.join()).collect();
+            drop(ended);
             let inflated: Vec<_> = inflaters.into_iter().map(|thread| thread.join()).collect();
             (fetched, inflated)
         });
@@ -159,6 +169,18 @@ impl<'a> Work<'a> {
         match failures.as_slice() {
             [] => Ok(found),
             failures => Err(blame(failures)),
+        }
+    }
+
+    /// Tells how much of the files has come, until the other end of the channel is gone.
+    fn watch(&self, end: &Receiver<()>) {
+        while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(LOOK_EVERY) {
+            for (path, item) in &self.items {
+                // One that is not there has not begun, or is taken in already.
+                if let Ok(state) = std::fs::metadata(path) {
+                    item.reached(state.len());
+                }
+            }
         }
     }
 
@@ -201,12 +223,9 @@ impl<'a> Work<'a> {
         for package in batch {
             let file = self.file(package);
             if file.is_file() {
-                let done = self.bytes.fetch_add(package.download_size, Ordering::Relaxed);
-                self.report.event(Event::Bytes {
-                    item: "packages".to_owned(),
-                    done: done + package.download_size,
-                    total: self.total,
-                });
+                if let Some((_, item)) = self.items.iter().find(|(path, _)| *path == file) {
+                    item.reached(package.download_size);
+                }
                 if sender.send((package, file)).is_err() {
                     // Those who inflate ended with an error of their own.
                     self.stopped.store(true, Ordering::Relaxed);
@@ -258,7 +277,10 @@ impl<'a> Work<'a> {
                 return Ok(done);
             };
             match cache.take(&file, &package.id, &package.sha256) {
-                Ok(path) => done.push((&package.id, path)),
+                Ok(path) => {
+                    self.step.advance(Unit::Packages, 1);
+                    done.push((&package.id, path));
+                }
                 Err(error) => {
                     self.stopped.store(true, Ordering::Relaxed);
                     return Err(error);
@@ -271,9 +293,28 @@ impl<'a> Work<'a> {
     }
 
     fn file(&self, package: &PlannedPackage) -> PathBuf {
-        self.partial
-            .join(Path::new(&package.sha256).with_extension("deb"))
+        file_in(&self.partial, package)
     }
+}
+
+fn file_in(partial: &Path, package: &PlannedPackage) -> PathBuf {
+    partial.join(Path::new(&package.sha256).with_extension("deb"))
+}
+
+/// Returns what is begun, what will have been done, and how much there is to do.
+fn amounts(remote: &[&PlannedPackage], local: &[&PlannedPackage]) -> (&'static str, String, Vec<Amount>) {
+    let packages = (remote.len() + local.len()) as u64;
+    let amount = Amount::new(Unit::Packages, packages);
+    let number = counted(packages, "package");
+    if remote.is_empty() {
+        return ("Reading packages", format!("Read {number}"), vec![amount]);
+    }
+    let bytes = remote.iter().map(|package| package.download_size).sum();
+    (
+        "Fetching packages",
+        format!("Fetched {number}"),
+        vec![Amount::new(Unit::Bytes, bytes), amount],
+    )
 }
 
 /// Sorts packages into transfers, the largest first.

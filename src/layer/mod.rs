@@ -20,6 +20,7 @@ mod deb;
 pub(crate) mod debconf;
 mod dkms;
 pub mod etc;
+mod expected;
 mod explain;
 pub mod fetch;
 pub mod ids;

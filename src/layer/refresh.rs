@@ -36,7 +36,7 @@ impl Archive {
         if self.repositories.is_empty() || (how == Refresh::IfOld && self.is_fresh()) {
             return Ok(false);
         }
-        report.step("Refreshing the package lists");
+        let step = report.step("Refreshing the package lists");
         make_folder(&self.lists().join("partial"))?;
         let output = self
             .apt("apt-get")
@@ -53,6 +53,7 @@ impl Archive {
         }
         write_if_other(&self.stamp(), self.identity.as_bytes(), 0o644)?;
         std::fs::File::open(self.stamp())?.set_modified(SystemTime::now())?;
+        step.done("Refreshed the package lists");
         Ok(true)
     }
 

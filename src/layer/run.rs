@@ -6,6 +6,7 @@
 
 use super::analysis::{self, Finding};
 use super::conflicts::{self, Conflict};
+use super::expected::Scripts;
 use super::scripts::Packages;
 use super::steps::{self, Line as Step};
 use super::watch::{Phase, Watch};
@@ -18,7 +19,7 @@ use crate::host::sandbox::{PLACE, Sandbox};
 use crate::layer::intent::{ConflictMode, ScriptMode};
 use crate::layer::plan::{FetchedPackage, Plan};
 use crate::layer::stage::Stage;
-use crate::report::Report;
+use crate::report::{Report, Step as Progress, Unit, Work, counted};
 use anyhow::Result;
 use fn_error_context::context;
 use std::collections::BTreeSet;
@@ -116,7 +117,7 @@ pub fn run(
         root: stage.root().to_owned(),
         epoch: options.epoch,
     };
-    report.step("Looking through the packages");
+    let step = report.step("Looking through the packages");
     let control = deb::all_control_files(packages)?;
     let findings = analysis::analyse(packages, &control);
     if options.scripts == ScriptMode::Strict && !findings.is_empty() {
@@ -129,29 +130,53 @@ pub fn run(
     let mut collected = Packages::collect(stage, packages)?;
     settle_findings(&findings, options.scripts, &mut collected, &mut ran)?;
     settle_conflicts(&found, options.conflicts, &mut collected, &mut ran)?;
-    report.step("Preparing the sandbox");
+    step.done(&format!(
+        "Looked through {}",
+        counted(packages.len() as u64, "package")
+    ));
+    let step = report.step("Preparing the sandbox");
     seed::fill_var(stage, &surroundings, report)?;
     if let Some(answers) = &options.debconf {
         debconf::answer(surroundings.sandbox()?.command(debconf::PROGRAM), answers)?;
     }
+    step.done("Prepared the sandbox");
     let overwrite = options.conflicts == ConflictMode::KeepLatest;
+    let scripts = Scripts::of(stage, plan, &collected, &control)?;
+    let (installed, removed) = (plan.packages.len() as u64, plan.removals.len() as u64);
+    let step = report.begin(
+        "Installing packages",
+        &[
+            // Each is unpacked and configured.
+            Work::new(Unit::Actions, installed * 2 + removed),
+            Work::new(Unit::Packages, installed + removed),
+            Work::new(Unit::Scripts, scripts.total()),
+        ],
+    );
     let mut run = Run {
         stage,
         surroundings,
         options,
         report,
         packages: collected,
-        total: total(plan),
+        step: &step,
+        scripts: &scripts,
     };
-    report.step("Installing packages");
     run.replay(steps::lines(plan, overwrite)?, &mut ran)?;
     mark_automatic(stage, plan, &run.surroundings)?;
+    step.done(&what_was_done(installed, removed, scripts.total()));
     Ok(ran)
 }
 
-fn total(plan: &Plan) -> u64 {
-    let unpacked_and_configured = plan.packages.len() * 2;
-    u64::try_from(unpacked_and_configured + plan.removals.len()).unwrap_or(u64::MAX)
+fn what_was_done(installed: u64, removed: u64, scripts: u64) -> String {
+    let packages = match (installed, removed) {
+        (installed, 0) => format!("Installed {}", counted(installed, "package")),
+        (0, removed) => format!("Removed {}", counted(removed, "package")),
+        (installed, removed) => format!("Installed {}, removed {removed}", counted(installed, "package")),
+    };
+    match scripts {
+        0 => packages,
+        scripts => format!("{packages}, ran {}", counted(scripts, "script")),
+    }
 }
 
 fn refusal(findings: &[Finding]) -> Fault {
@@ -215,7 +240,8 @@ struct Run<'a> {
     options: &'a RunOptions,
     report: &'a dyn Report,
     packages: Packages<'a>,
-    total: u64,
+    step: &'a Progress<'a>,
+    scripts: &'a Scripts,
 }
 
 impl Run<'_> {
@@ -231,7 +257,7 @@ impl Run<'_> {
                 .file(steps::SCRIPT, &format!("{PLACE}/replay"), 0o755)?
                 .stubs(STUBS, &log)?;
             let cmd = sandbox.command("/bin/sh").arg(format!("{PLACE}/replay"));
-            let mut watch = Watch::new(self.total, self.report);
+            let mut watch = Watch::new(self.report, self.step, self.scripts);
             let (sender, stop) = oneshot::channel();
             let interrupt = Interrupt::stopping(move || {
                 if sender.send(()).is_err() {
@@ -245,7 +271,10 @@ impl Run<'_> {
             drop(interrupt);
             ran.initramfs_wanted |= wants_initramfs(&watch, &log)?;
             let status = match ending {
-                Ending::Exited(status) if status.success() => return self.check(&watch),
+                Ending::Exited(status) if status.success() => {
+                    watch.finish();
+                    return self.check(&watch);
+                }
                 Ending::Exited(status) => status,
                 Ending::Overdue => return Err(overdue(&watch, self.options.script_timeout).into()),
                 Ending::Stopped => return Err(cancelled(&watch).into()),

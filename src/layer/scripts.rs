@@ -80,6 +80,18 @@ impl<'a> Packages<'a> {
         Ok(())
     }
 
+    /// Returns the packages as they were fetched.
+    pub(crate) fn fetched(&self) -> &'a [FetchedPackage] {
+        self.fetched
+    }
+
+    /// Returns whether a script of a package is left out.
+    pub(crate) fn omits(&self, package: &PackageId, script: &str) -> bool {
+        self.omitted
+            .get(package)
+            .is_some_and(|omitted| omitted.scripts.contains(script))
+    }
+
     fn named(&self, package: &str) -> Vec<&'a FetchedPackage> {
         let fetched = self.fetched.iter();
         fetched.filter(|fetched| fetched.id.name == package).collect()

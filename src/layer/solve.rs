@@ -22,7 +22,7 @@ impl Archive {
     /// Fails with one fault that names every request that cannot be met, and why. Nothing is changed.
     #[context("Resolving dependencies")]
     pub fn solve(&self, intent: &Intent, report: &dyn Report) -> Result<Plan> {
-        report.step("Resolving dependencies");
+        let step = report.step("Resolving dependencies");
         let question = self.question(intent)?;
         let plan = Plan {
             dormant: question.dormant.clone(),
@@ -31,16 +31,19 @@ impl Archive {
         };
         let arguments = question.arguments();
         if arguments.is_empty() {
+            step.done("Every request is met by the image");
             return Ok(plan);
         }
         self.require_known(&question.names)?;
         self.write_pins(intent)?;
-        match self.simulate(&arguments, true)? {
+        let plan = match self.simulate(&arguments, true)? {
             Outcome::Solved(simulation) if self.losses(&simulation, intent).is_empty() => {
-                self.finish(plan, intent, simulation)
+                self.finish(plan, intent, simulation)?
             }
-            outcome => Err(self.explain(&question, intent, outcome)?.into()),
-        }
+            outcome => return Err(self.explain(&question, intent, outcome)?.into()),
+        };
+        step.done("Resolved dependencies");
+        Ok(plan)
     }
 
     /// Returns where the file of a local package is kept.

@@ -2,9 +2,11 @@
 //!
 //! Lines that scripts write come by another way and belong to the script that runs at that time.
 
-use crate::report::{Event, Report};
+use crate::layer::expected::Scripts;
+use crate::report::{Report, Step, Unit};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::time::Instant;
 
 /// Lines of output that are kept for the case that a script fails.
 const LAST_LINES: usize = 20;
@@ -19,8 +21,9 @@ pub(crate) struct Phase {
     action: Action,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+/// What dpkg does to a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Action {
     Install,
     Upgrade,
     Configure,
@@ -43,11 +46,13 @@ impl fmt::Display for Phase {
 /// Follows one run.
 pub(crate) struct Watch<'a> {
     report: &'a dyn Report,
-    total: u64,
-    done: u64,
+    progress: &'a Step<'a>,
+    scripts: &'a Scripts,
     /// Which step the script is at.
     pub(crate) step: usize,
     phase: Option<Phase>,
+    /// When the script of the phase began.
+    script_begun: Option<Instant>,
     last_script: Option<Phase>,
     /// The first thing that failed.
     pub(crate) failed: Option<Phase>,
@@ -61,14 +66,15 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Begins; `total` is the number of times a package is unpacked, set up or removed.
-    pub(crate) fn new(total: u64, report: &'a dyn Report) -> Self {
+    /// Begins a run that is part of the step `progress`, in which these scripts run.
+    pub(crate) fn new(report: &'a dyn Report, progress: &'a Step<'a>, scripts: &'a Scripts) -> Self {
         Self {
             report,
-            total,
-            done: 0,
+            progress,
+            scripts,
             step: 0,
             phase: None,
+            script_begun: None,
             last_script: None,
             failed: None,
             states: BTreeMap::new(),
@@ -114,16 +120,12 @@ impl<'a> Watch<'a> {
             _ => return,
         };
         let package = plain_name(package);
+        self.finish();
         if action == Action::Trigger {
             self.triggered.push(package.clone());
-        } else {
-            self.done += 1;
+            self.script_begun = Some(Instant::now());
         }
-        self.report.event(Event::Count {
-            text: format!("{text} {package}"),
-            done: self.done.min(self.total),
-            total: self.total,
-        });
+        self.progress.doing(&format!("{text} {package}"));
         let lines = self.last.drain(..).collect();
         if self.failed.is_some() && self.failure_lines.is_none() {
             self.failure_lines = Some(lines);
@@ -135,8 +137,42 @@ impl<'a> Watch<'a> {
         });
     }
 
+    /// Counts what the phase that ends now has done; to be called at the end of a run that succeeded, too.
+    pub(crate) fn finish(&mut self) {
+        self.end_script();
+        let Some(phase) = self.phase.as_ref().filter(|_| self.failed.is_none()) else {
+            return;
+        };
+        if phase.action == Action::Trigger {
+            return;
+        }
+        let (package, action) = (&phase.package, phase.action);
+        self.progress.advance(Unit::Actions, 1);
+        self.progress
+            .advance(Unit::Scripts, self.scripts.number(package, action));
+        if matches!(action, Action::Configure | Action::Remove) {
+            self.progress.advance(Unit::Packages, 1);
+        }
+    }
+
+    /// Tells how long the script took that ends now, if one does.
+    fn end_script(&mut self) {
+        let (Some(begun), Some(phase)) = (self.script_begun.take(), &self.phase) else {
+            return;
+        };
+        let script = match (phase.action, phase.script) {
+            (Action::Trigger, _) => "triggers",
+            (_, Some(script)) => script,
+            (_, None) => return,
+        };
+        self.report.script(&phase.package, script, begun.elapsed());
+    }
+
     fn note(&mut self, package: &str, state: &str) {
         let name = plain_name(package);
+        if self.phase.as_ref().is_some_and(|phase| phase.package == name) {
+            self.end_script();
+        }
         if let Some(phase) = self.phase.as_mut().filter(|phase| phase.package == name) {
             phase.script = match (phase.action, state) {
                 (Action::Install | Action::Upgrade, "half-installed") => Some("preinst"),
@@ -146,8 +182,13 @@ impl<'a> Watch<'a> {
                 (Action::Trigger, _) => phase.script,
                 _ => None,
             };
-            if phase.script.is_some() {
+            if let Some(script) = phase.script {
                 self.last_script = Some(phase.clone());
+                // What dpkg calls the time of the others holds its own work as well.
+                let alone = matches!(script, "prerm" | "postinst");
+                if alone && self.scripts.has(&phase.package, phase.action, script) {
+                    self.script_begun = Some(Instant::now());
+                }
             }
         }
         self.states.insert(package.to_owned(), state.to_owned());
@@ -206,55 +247,49 @@ mod tests {
     use super::*;
     use crate::report::Silent;
 
-    fn scripts(lines: &[&str]) -> Vec<String> {
-        let mut watch = Watch::new(1, &Silent);
-        lines
-            .iter()
-            .map(|line| {
-                watch.status(line);
-                watch.phase().map(Phase::to_string).unwrap_or_default()
-            })
-            .collect()
+    fn watched<T>(look: impl FnOnce(&mut Watch<'_>) -> T) -> T {
+        let report: &dyn Report = &Silent;
+        let (progress, scripts) = (report.step("Installing"), Scripts::default());
+        look(&mut Watch::new(report, &progress, &scripts))
     }
 
     #[test]
     fn the_running_script_is_told_by_the_states() {
-        assert_eq!(
-            scripts(&[
-                "processing: upgrade: alpha",
-                "status: alpha: half-configured",
-                "status: alpha: unpacked",
-                "status: alpha: half-installed",
-                "status: alpha: unpacked",
-                "processing: configure: alpha",
-                "status: alpha: half-configured",
-                "status: alpha: installed",
-            ]),
-            [
-                "unpacking alpha",
-                "the prerm of alpha",
-                "unpacking alpha",
-                "the preinst of alpha",
-                "unpacking alpha",
-                "setting up alpha",
-                "the postinst of alpha",
-                "setting up alpha",
-            ]
-        );
+        let lines = [
+            ("processing: upgrade: alpha", "unpacking alpha"),
+            ("status: alpha: half-configured", "the prerm of alpha"),
+            ("status: alpha: unpacked", "unpacking alpha"),
+            ("status: alpha: half-installed", "the preinst of alpha"),
+            ("status: alpha: unpacked", "unpacking alpha"),
+            ("processing: configure: alpha", "setting up alpha"),
+            ("status: alpha: half-configured", "the postinst of alpha"),
+            ("status: alpha: installed", "setting up alpha"),
+        ];
+        watched(|watch| {
+            for (line, phase) in lines {
+                watch.status(line);
+                assert_eq!(
+                    watch.phase().map(Phase::to_string).as_deref(),
+                    Some(phase),
+                    "{line}"
+                );
+            }
+        });
     }
 
     #[test]
     fn the_first_failure_counts_and_carries_its_own_lines() {
-        let mut watch = Watch::new(2, &Silent);
-        watch.status("step: 3");
-        watch.status("processing: configure: a:amd64");
-        watch.status("status: a:amd64: half-configured");
-        watch.status("status: a:amd64 : error : a subprocess: returned 3");
-        watch.output("no luck");
-        watch.status("processing: configure: b");
-        watch.status("status: b : error : dependency problems - leaving unconfigured");
-        assert_eq!(watch.failed.as_ref().unwrap().to_string(), "the postinst of a");
-        assert_eq!((watch.last_lines().as_str(), watch.step), ("no luck", 3));
-        assert_eq!(watch.states["a:amd64"], "half-configured");
+        watched(|watch| {
+            watch.status("step: 3");
+            watch.status("processing: configure: a:amd64");
+            watch.status("status: a:amd64: half-configured");
+            watch.status("status: a:amd64 : error : a subprocess: returned 3");
+            watch.output("no luck");
+            watch.status("processing: configure: b");
+            watch.status("status: b : error : dependency problems - leaving unconfigured");
+            assert_eq!(watch.failed.as_ref().unwrap().to_string(), "the postinst of a");
+            assert_eq!((watch.last_lines().as_str(), watch.step), ("no luck", 3));
+            assert_eq!(watch.states["a:amd64"], "half-configured");
+        });
     }
 }

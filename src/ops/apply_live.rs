@@ -74,9 +74,10 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     };
     match booted.unlocked() {
         DeploymentUnlockedState::None => {
-            report.step("Laying an overlay over /usr");
+            let step = report.step("Laying an overlay over /usr");
             // libostree's command takes the lock itself.
             live::unlock(Unlock::Transient)?;
+            step.done("Laid an overlay over /usr");
         }
         DeploymentUnlockedState::Hotfix => {
             return Err(Fault::new(
@@ -97,7 +98,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
         );
     }
     live::make_writable()?;
-    report.step("Changing /usr and /etc");
+    let step = report.step("Changing /usr and /etc");
     let root = Dir::open_ambient_dir(host.path(), ambient_authority()).context("Opening /")?;
     live::set_state(
         &lock,
@@ -109,6 +110,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     )?;
     let from: Vec<&str> = plan.from.iter().map(String::as_str).collect();
     let etc = live::apply(&host.repo(), &root, &from, &plan.to)?;
+    step.done("Changed /usr and /etc");
     tell_the_system(&etc, report);
     let (restart, start) = units(host, &plan)?;
     let back = plan.to == booted.csum().as_str();
@@ -198,7 +200,7 @@ fn refuse_replacement(difference: &PackageDifference) -> Result<(), Fault> {
 ///
 /// Their failures are warnings: the files are in place, and a reboot does the same again.
 fn tell_the_system(etc: &Etc, report: &dyn Report) {
-    report.step("Making users and files, reloading units");
+    let step = report.step("Making users and files, reloading units");
     let mut commands = vec![
         Cmd::new("systemd-sysusers"),
         Cmd::new("systemd-tmpfiles").args(["--create", "--prefix=/var", "--prefix=/run"]),
@@ -213,6 +215,7 @@ fn tell_the_system(etc: &Etc, report: &dyn Report) {
             report.warning(&format!("The files are in place, and this failed: {error:#}."));
         }
     }
+    step.done("Made users and files, reloaded units");
     for path in &etc.kept {
         report.note(&format!("/etc/{path} stays as it was changed here."));
     }

@@ -79,13 +79,15 @@ pub fn run(options: &Options, report: &dyn Report) -> Result<Built> {
         debconf::answer(Cmd::new(debconf::PROGRAM), &answers)?;
     }
     if options.installs() && !has_lists(&root)? {
-        report.step("Fetching package lists");
+        let step = report.step("Fetching package lists");
         apt(&["update", "-oAPT::Update::Error-Mode=any"], &[], report)?;
+        step.done("Fetched package lists");
     }
     if !words.is_empty() {
-        report.step("Changing packages");
+        let step = report.step("Changing packages");
         apt(&options.manner(), &words, report)?;
         apt(&["clean"], &[], report)?;
+        step.done("Changed packages");
     }
     let scope = prepare::Scope::Image;
     let prepared = prepare::run(&root, &prepare::Options { path, scope }, report)?;

@@ -1,5 +1,7 @@
 //! What the documents and scripts say, held against what is there.
 
+use apt_ostree::report::Event;
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -275,6 +277,60 @@ fn every_verb_and_option_is_documented_and_nothing_else() {
         }
     }
     assert!(wrong.is_empty(), "docs/commands.md:\n{}", wrong.join("\n"));
+}
+
+/// Returns the words in backquotes at the begin of the rows of a table.
+fn rows(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(word, _)| word.to_owned())
+        .collect()
+}
+
+#[test]
+fn the_progress_events_are_those_of_the_document() {
+    let text = std::fs::read_to_string(root().join("docs/commands.md")).expect("docs/commands.md");
+    let sections = sections(&text);
+    let (_, body) = sections
+        .iter()
+        .find(|(name, _)| *name == "Progress as JSON")
+        .expect("the section");
+    // An unknown event is refused with the names of all events.
+    let refused = serde_json::from_str::<Event>(r#"{"type":"?"}"#).expect_err("no such event");
+    let refused = refused.to_string();
+    let mut events: Vec<&str> = refused
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| *name != "?")
+        .collect();
+    let mut told = rows(body);
+    events.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(told, events);
+
+    let examples = body.split("```").nth(1).expect("the examples");
+    let mut shown = BTreeSet::new();
+    for line in examples.lines().filter(|line| line.starts_with('{')) {
+        let event: Event = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(serde_json::to_string(&event).expect("JSON"), line);
+        let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let kind = value["type"].as_str().expect("a type").to_owned();
+        let row = body
+            .lines()
+            .find(|row| row.starts_with(&format!("| `{kind}`")))
+            .expect("a row");
+        for key in value
+            .as_object()
+            .expect("an object")
+            .keys()
+            .filter(|key| *key != "type")
+        {
+            assert!(row.contains(&format!("`{key}`")), "the row of {kind} lacks {key}");
+        }
+        shown.insert(kind);
+    }
+    assert_eq!(shown.into_iter().collect::<Vec<_>>(), events);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::support::installation::{Installation, read};
 use crate::support::package::Package;
 use apt_ostree::layer::plan::{PackageId, Step};
 use apt_ostree::layer::run::RunOptions;
-use apt_ostree::report::{Event, Report};
+use apt_ostree::report::{Event, Report, Unit, Work};
 use std::sync::Mutex;
 
 fn sh(body: &str) -> String {
@@ -274,30 +274,56 @@ impl Report for Recorder {
 }
 
 #[test]
-fn progress_counts_packages() {
+fn progress_counts_packages_and_scripts() {
     let debian = Debian::new();
-    let installation = Installation::of(&[Package::new("first-one", "1"), Package::new("second-one", "1")]);
+    let installation = Installation::of(&[
+        Package::new("first-one", "1").script("preinst", &sh("true")),
+        Package::new("second-one", "1").script("postinst", &sh("true")),
+    ]);
     let recorder = Recorder::default();
     installation.run_reporting(&debian, &RunOptions::default(), &recorder, |_, ran| {
         ran.unwrap_or_else(|error| panic!("{error:#}"));
     });
-    let counts: Vec<_> = recorder
+    let told: Vec<String> = recorder
         .0
         .into_inner()
         .unwrap()
         .into_iter()
         .filter_map(|event| match event {
-            Event::Count { text, done, total } => Some((text, done, total)),
+            Event::Step { text, work } if text == "Installing packages" => Some(format!("{work:?}")),
+            Event::Doing { text } => Some(text),
+            Event::Progress { unit, done, total } => Some(format!("{unit:?} {done}/{total}")),
+            Event::Script { package, script, .. } => Some(format!("{script} of {package}")),
+            Event::Done { text, .. } if text.starts_with("Installed") => Some(text),
             _ => None,
         })
         .collect();
-    let expected = [
-        ("Unpacking first-one", 1),
-        ("Unpacking second-one", 2),
-        ("Setting up first-one", 3),
-        ("Setting up second-one", 4),
+    let work = [
+        Work::new(Unit::Actions, 4),
+        Work::new(Unit::Packages, 2),
+        Work::new(Unit::Scripts, 2),
     ];
-    for (text, done) in expected {
-        assert!(counts.contains(&(text.to_owned(), done, 4)), "{counts:?}");
-    }
+    let told: Vec<&str> = told.iter().map(String::as_str).collect();
+    assert_eq!(
+        told,
+        [
+            &format!("{work:?}"),
+            "Unpacking first-one",
+            "Actions 1/4",
+            "Scripts 1/2",
+            "Unpacking second-one",
+            "Actions 2/4",
+            "Scripts 1/2",
+            "Setting up first-one",
+            "Actions 3/4",
+            "Scripts 1/2",
+            "Packages 1/2",
+            "Setting up second-one",
+            "postinst of second-one",
+            "Actions 4/4",
+            "Scripts 2/2",
+            "Packages 2/2",
+            "Installed 2 packages, ran 2 scripts",
+        ]
+    );
 }

@@ -120,7 +120,7 @@ fn build(root: &Dir, path: &Path, kernel: &str, how: &Regenerate, report: &dyn R
         return Ok(false);
     }
     require_dracut(root)?;
-    report.step(&format!("Making the initramfs of {kernel} with dracut"));
+    let step = report.step(&format!("Making the initramfs of {kernel} with dracut"));
     // The old one would be listed among the modules.
     rootfs::remove(root, &image)?;
     // Containers may not set extended attributes.
@@ -168,6 +168,7 @@ fn build(root: &Dir, path: &Path, kernel: &str, how: &Regenerate, report: &dyn R
     }
     rootfs::set_mode(root, &image, 0o644)?;
     rootfs::write(root, RECORD, &record(root, kernel, &image, how)?, 0o644)?;
+    step.done(&format!("Made the initramfs of {kernel} with dracut"));
     Ok(true)
 }
 

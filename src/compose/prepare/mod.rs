@@ -104,7 +104,7 @@ pub struct Prepared {
 /// module; what was done until then is valid and the next run goes on from there.
 #[context("Preparing the image")]
 pub fn run(root: &Dir, options: &Options<'_>, report: &dyn Report) -> Result<Prepared> {
-    report.step("Laying out the root directory");
+    let step = report.step("Laying out the root directory");
     layout::place(root, report)?;
     if let Scope::Layer(layer) = &options.scope {
         layout::tell_additions(root, layer.base, report)?;
@@ -117,14 +117,16 @@ pub fn run(root: &Dir, options: &Options<'_>, report: &dyn Report) -> Result<Pre
     if let Scope::Layer(layer) = &options.scope {
         keys::strip(root, layer.base, report)?;
     }
+    step.done("Laid out the root directory");
     modules::index(root, options, &kernel, report)?;
     let initramfs_made = dracut::make(root, options, &kernel, report)?;
-    report.step("Emptying /var into tmpfiles.d and the factory");
+    let step = report.step("Emptying /var into tmpfiles.d and the factory");
     var::empty(root, report)?;
     // Behind it: files of the factory have owners as well.
     accounts::declare(root, &options.scope)?;
     layout::link_etc(root, &options.scope)?;
     layout::clear_scratch(root)?;
+    step.done("Emptied /var into tmpfiles.d and the factory");
     Ok(Prepared {
         kernel,
         initramfs_made,

@@ -35,9 +35,10 @@ pub(super) fn index(root: &Dir, options: &Options<'_>, kernel: &str, report: &dy
         // Without that list, which comes with every kernel of Debian, depmod could not tell one kernel from another.
         return Ok(());
     }
-    report.step(&format!("Indexing the modules of {kernel}"));
+    let step = report.step(&format!("Indexing the modules of {kernel}"));
     dracut::inside(&options.path, None, &[], "depmod")?
         .args(["-a", kernel])
         .run()?;
+    step.done(&format!("Indexed the modules of {kernel}"));
     Ok(())
 }

@@ -133,10 +133,11 @@ fn make_unmounted(
         .hint("give a larger `--size`")
         .into());
     }
-    report.step("Making the disk");
+    let step = report.step("Making the disk");
     layout.write(disk)?;
     Filesystem::make_ext4_from(disk, layout.root, &boot.uuid, &root)?;
     write_efi(efi.as_ref(), disk, layout, scratch)?;
+    step.done("Made the disk");
     Ok(written.provisioned)
 }
 
@@ -151,10 +152,11 @@ fn make_mounted(
 ) -> Result<Provisioned> {
     let layout = Layout::of(size);
     let boot = new_boot_place()?;
-    report.step("Partitioning the disk");
+    let step = report.step("Partitioning the disk");
     layout.write(disk)?;
     let device = LoopDevice::attach(disk, layout.root.0, layout.root.1)?;
     filesystem.make(device.path(), &boot.uuid)?;
+    step.done("Partitioned the disk");
     let root = scratch.path().join("sysroot");
     std::fs::create_dir(&root)?;
     let mount = Mount::new(device.path(), &root, filesystem.name())?;
@@ -203,13 +205,14 @@ fn finish(disk: &Path, target: &Path, format: Format, report: &dyn Report) -> Re
     let finished = match format {
         Format::Raw => disk.to_owned(),
         Format::Qcow2 => {
-            report.step("Converting the disk");
+            let step = report.step("Converting the disk");
             let converted = disk.with_extension("qcow2");
             Cmd::new("qemu-img")
                 .args(["convert", "-f", "raw", "-O", "qcow2"])
                 .arg(disk)
                 .arg(&converted)
                 .run()?;
+            step.done("Converted the disk");
             converted
         }
     };

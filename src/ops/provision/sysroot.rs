@@ -64,7 +64,7 @@ pub(super) fn write(
     follow(&repo, installation, &image.commit)?;
     checkpoint::reach("provision-imported")?;
 
-    report.step("Deploying the image");
+    let step = report.step("Deploying the image");
     let mut arguments = staging::kernel_arguments(&host, None, &image.commit)?;
     let given = &installation.kernel_arguments;
     for word in place.arguments().iter().chain(given) {
@@ -94,6 +94,7 @@ pub(super) fn write(
     }
     let boot = top.open_dir("boot")?;
     installation.loader.install(&boot, place.boot.as_ref())?;
+    step.done("Deployed the image");
     Ok(Written {
         provisioned: Provisioned {
             commit: image.commit,
