@@ -240,6 +240,7 @@ fn publish(lock: &WriteLock<'_>, step: &Advance<'_>, commit: &str, report: &dyn 
             kernel_arguments: &kernel_arguments,
             lock_finalization: step.lock_finalization,
         },
+        report,
     )?;
     writing.done(match how {
         Published::Staged => "Staged the deployment",

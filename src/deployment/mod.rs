@@ -1,10 +1,12 @@
 //! Deployments of a sysroot: opening and locking it, the origin file, the way from an image to a boot entry,
-//! pruning, and the model that `status` shows.
+//! pruning, the model that `status` shows, the transaction journal and the history of deployments.
 
 pub mod advance;
 pub mod archive;
 mod content;
 pub mod forget;
+pub mod history;
+pub mod journal;
 pub mod layered;
 pub mod live;
 pub mod model;

@@ -7,9 +7,9 @@
 
 use crate::deployment::live;
 use crate::deployment::origin::Origin;
-use crate::deployment::sysroot::WriteLock;
+use crate::deployment::sysroot::{Host, WriteLock};
 use crate::image::gc::{self, Collected};
-use crate::layer::record;
+use crate::layer::{record, stage};
 use anyhow::{Context, Result};
 use fn_error_context::context;
 use ostree_ext::gio;
@@ -63,14 +63,23 @@ pub fn protect(lock: &WriteLock<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Removes what an interrupted transaction left behind: directories of deployments that are in no boot entry, places to
+/// layer in. What it imported stays, for the next one goes on with that.
+#[context("Removing what an interruption left behind")]
+pub fn sweep(lock: &WriteLock<'_>) -> Result<()> {
+    let host = lock.host();
+    forget_directories(host)?;
+    protect(lock)?;
+    stage::remove_stale(&host.repo())
+}
+
 /// Removes what no deployment needs any more: directories of former deployments, image and layer refs, objects.
 ///
 /// What an interrupted run left behind goes too. Fails with everything that is still needed in place.
 #[context("Removing what is no longer needed")]
 pub fn clean(lock: &WriteLock<'_>) -> Result<Collected> {
     let host = lock.host();
-    host.sysroot().prepare_cleanup(gio::Cancellable::NONE)?;
-    host.sysroot().load_if_changed(gio::Cancellable::NONE)?;
+    forget_directories(host)?;
     protect(lock)?;
     live::forget_earlier_boots(lock)?;
     let deployments = host.deployments();
@@ -86,4 +95,10 @@ pub fn clean(lock: &WriteLock<'_>) -> Result<Collected> {
         }
     }
     gc::collect(&host.repo(), &references, &commits)
+}
+
+fn forget_directories(host: &Host) -> Result<()> {
+    host.sysroot().prepare_cleanup(gio::Cancellable::NONE)?;
+    host.sysroot().load_if_changed(gio::Cancellable::NONE)?;
+    Ok(())
 }

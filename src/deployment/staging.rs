@@ -6,12 +6,15 @@
 use crate::boot::kargs::{Change, KernelArguments};
 use crate::boot::kargs_d;
 use crate::boot::loader::{self, Loader};
-use crate::deployment::origin::Origin;
+use crate::deployment::history::{self, Facts};
+use crate::deployment::journal::Journal;
+use crate::deployment::origin::{self, Origin};
 use crate::deployment::overlay_initrd;
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
-use crate::host::{checkpoint, stderr};
+use crate::host::{checkpoint, clock, stderr};
 use crate::image::content::CommitTree;
+use crate::report::Report;
 use anyhow::{Context, Result};
 use cap_std_ext::cap_std::ambient_authority;
 use cap_std_ext::cap_std::fs::Dir;
@@ -53,9 +56,10 @@ pub enum Published {
 /// Publishes a deployment as the next to boot.
 ///
 /// Fails without a change to the boot order. A deployment directory that an interrupted run left behind is removed
-/// by the next [`crate::deployment::prune::clean`].
+/// by the next [`crate::deployment::prune::clean`]. A history that cannot be written is a warning: the deployment is
+/// there then.
 #[context("Publishing the deployment")]
-pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Published> {
+pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>, report: &dyn Report) -> Result<Published> {
     let host = lock.host();
     let sysroot = host.sysroot();
     // A staged deployment goes when the next one is staged, so `/etc` comes from what libostree chooses.
@@ -76,10 +80,11 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
         override_kernel_argv: Some(&words),
         overlay_initrds: overlay.as_ref().map(|_| overlays.as_slice()),
     };
+    let entry = announce(host, new)?;
     checkpoint::reach("publish-before")?;
     if host.booted().is_some() {
         set_finalization_locked(new.lock_finalization)?;
-        stderr::to_log(|| {
+        let deployment = stderr::to_log(|| {
             Ok(sysroot.stage_tree_with_options(
                 Some(new.stateroot),
                 new.commit,
@@ -92,6 +97,7 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
         // libostree drops the lock file while it stages, so it is made again.
         set_finalization_locked(new.lock_finalization)?;
         checkpoint::reach("publish-after")?;
+        remember(host, &deployment, entry, report);
         return Ok(Published::Staged);
     }
     let deployment = stderr::to_log(|| {
@@ -113,7 +119,43 @@ pub fn publish(lock: &WriteLock<'_>, new: &NewDeployment<'_>) -> Result<Publishe
         gio::Cancellable::NONE,
     )?;
     checkpoint::reach("publish-after")?;
+    remember(host, &deployment, entry, report);
     Ok(Published::Written)
+}
+
+/// Records in the transaction journal what is about to be published, and returns its entry in the history, in which
+/// the deployment's id is still missing.
+fn announce(host: &Host, new: &NewDeployment<'_>) -> Result<history::Entry> {
+    let from = new.merge.map(origin::id);
+    let to = Facts::of(&host.repo(), new.commit, Some(new.origin));
+    if let Some(journal) = host.journal() {
+        journal.publishing(new.stateroot, from.clone(), to.clone())?;
+    }
+    let entry = host.journal().map(Journal::entry);
+    Ok(history::Entry {
+        format: history::FORMAT,
+        created: clock::seconds(),
+        transaction: host.journal().and_then(Journal::number),
+        verb: entry.map(|entry| entry.verb.clone()),
+        title: entry.map(|entry| entry.title.clone()),
+        initiator: entry.map(|entry| entry.initiator.clone()),
+        uid: entry.map(|entry| entry.uid),
+        deployment: String::new(),
+        stateroot: new.stateroot.to_owned(),
+        from,
+        to,
+    })
+}
+
+/// Writes the history of a deployment that is published.
+fn remember(host: &Host, deployment: &ostree::Deployment, mut entry: history::Entry, report: &dyn Report) {
+    entry.deployment = origin::id(deployment);
+    if let Some(journal) = host.journal() {
+        journal.published(&entry.deployment);
+    }
+    if let Err(error) = history::write(host.path(), &host.deployments(), entry) {
+        report.warning(&format!("{error:#}."));
+    }
 }
 
 /// Makes `order` the deployments of the sysroot, in boot order.
@@ -129,6 +171,10 @@ pub fn reorder(lock: &WriteLock<'_>, order: &[ostree::Deployment]) -> Result<()>
         .into_iter()
         .filter(|deployment| !deployment.is_staged())
         .collect();
+    if let Some(journal) = host.journal() {
+        journal.reordering(order.iter().map(origin::id).collect())?;
+    }
+    checkpoint::reach("reorder-before")?;
     let options = ostree::SysrootWriteDeploymentsOpts { do_postclean: false };
     host.sysroot()
         .write_deployments_with_options(order, &options, gio::Cancellable::NONE)?;
@@ -140,7 +186,7 @@ pub fn reorder(lock: &WriteLock<'_>, order: &[ostree::Deployment]) -> Result<()>
             return Err(error);
         }
     }
-    Ok(())
+    checkpoint::reach("reorder-after")
 }
 
 /// Returns the boot loader of the sysroot, after checking that it can take a new deployment.

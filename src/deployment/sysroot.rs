@@ -2,6 +2,7 @@
 //!
 //! Invariants: nothing is written without a [`WriteLock`], and what a writer decides on is read after locking.
 
+use crate::deployment::journal::{self, Journal};
 use crate::fault::{Fault, Kind};
 use crate::host::{environment, lock};
 use crate::report::Report;
@@ -23,6 +24,7 @@ pub const DEFAULT_STATEROOT: &str = "debian";
 pub struct Host {
     sysroot: ostree::Sysroot,
     path: PathBuf,
+    journal: Option<Journal>,
 }
 
 /// The right to change a sysroot; given back when dropped.
@@ -74,15 +76,49 @@ impl Host {
         if path.is_none() && sysroot.booted_deployment().is_none() {
             return Err(environment::guidance(&real, verb, false).into());
         }
-        Ok(Self { sysroot, path: real })
+        Ok(Self {
+            sysroot,
+            path: real,
+            journal: None,
+        })
+    }
+
+    /// Lets the transaction journal begin its record when the sysroot is locked, and announce there what is published.
+    #[must_use]
+    pub fn journalled(mut self, journal: &Journal) -> Self {
+        self.journal = Some(journal.clone());
+        self
+    }
+
+    /// Returns the journal of the transaction that uses this sysroot.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// Takes the lock, waiting or failing as `patience` says while another process holds it.
     ///
     /// Fails when the caller is not root or the sysroot cannot be written. State read before this call may be
-    /// stale; the sysroot is loaded again here.
-    #[context("Locking the sysroot")]
+    /// stale; the sysroot is loaded again here. Transactions that were interrupted are told of and closed, and the
+    /// record of this one begins: that fails on a full disk.
     pub fn lock(&self, verb: &str, patience: Patience, report: &dyn Report) -> Result<WriteLock<'_>> {
+        let lock = self.acquire(verb, patience, report)?;
+        if let Err(error) = journal::recover_locked(&lock, report) {
+            report.warning(&format!("{error:#}."));
+        }
+        if let Some(journal) = &self.journal {
+            journal.begin(&lock, report)?;
+        }
+        Ok(lock)
+    }
+
+    /// Takes the lock and no more.
+    #[context("Locking the sysroot")]
+    pub(super) fn acquire(
+        &self,
+        verb: &str,
+        patience: Patience,
+        report: &dyn Report,
+    ) -> Result<WriteLock<'_>> {
         environment::require_root(verb)?;
         let mut told = false;
         while !self.sysroot.try_lock().map_err(|error| self.lock_error(error))? {

@@ -3,13 +3,17 @@
 pub mod attributes;
 pub mod checkpoint;
 pub mod child;
+pub mod clock;
+pub mod durable;
 pub mod environment;
 pub mod folder;
 pub mod interrupt;
+pub mod journald;
 pub mod lock;
 pub mod loop_device;
 pub mod mounts;
 pub mod pipes;
+pub mod process;
 pub mod runner;
 pub mod sandbox;
 pub mod stderr;

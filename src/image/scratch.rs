@@ -4,8 +4,8 @@
 //! is locked by the process that uses it. What a killed process wrote is complete as long as the kernel lives; after
 //! a restart of the machine nobody knows what reached the disk, so a folder of another boot is thrown away.
 
-use crate::host::folder;
-use anyhow::{Context, Result};
+use crate::host::{folder, process};
+use anyhow::Result;
 use fn_error_context::context;
 use ostree_ext::ostree;
 use rustix::fs::{Mode, OFlags};
@@ -107,7 +107,7 @@ impl Scratch {
             .next()
             .and_then(|line| serde_json::from_str::<Head>(line).ok());
         let fits = head.is_some_and(|head| {
-            head.importer == super::IMPORTER_VERSION && boot_id().is_ok_and(|boot| boot == head.boot)
+            head.importer == super::IMPORTER_VERSION && process::boot_id().is_ok_and(|boot| boot == head.boot)
         });
         if !fits || folder::open(folder.as_fd(), OBJECTS).is_err() {
             return Ok(None);
@@ -137,7 +137,7 @@ impl Scratch {
             Mode::from_raw_mode(0o600),
         )?);
         let head = Head {
-            boot: boot_id()?,
+            boot: process::boot_id()?,
             importer: super::IMPORTER_VERSION.to_owned(),
         };
         writeln!(journal, "{}", serde_json::to_string(&head)?)?;
@@ -167,9 +167,4 @@ impl Scratch {
     pub fn remove(self) -> Result<()> {
         folder::remove_tree(self.temporary.as_fd(), &self.name)
     }
-}
-
-fn boot_id() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("Reading the boot id")?;
-    Ok(text.trim().to_owned())
 }

@@ -54,15 +54,8 @@ impl Stage {
     /// nothing is left behind then.
     #[context("Preparing a place to layer in")]
     pub fn open(repo: &ostree::Repo, base: &str) -> Result<Self> {
-        // By its path, not by the repository's handle: that may come from before the namespace was entered.
-        let path = rustix::fs::readlinkat(
-            rustix::fs::CWD,
-            format!("/proc/self/fd/{}", repo.dfd_borrow().as_raw_fd()),
-            Vec::new(),
-        )?;
-        let path = Path::new(OsStr::from_bytes(path.as_bytes())).join("tmp");
-        let temporary = folder::open(rustix::fs::CWD, path.as_path())?;
-        remove_stale(&temporary)?;
+        remove_stale(repo)?;
+        let (path, temporary) = temporary_folder(repo)?;
         let (name, folder) = folder::create(temporary.as_fd(), PREFIX)?;
         let path = path.join(&name);
         let mut stage = Self {
@@ -170,8 +163,10 @@ impl Drop for Stage {
 }
 
 /// Removes the folders of runs that were killed.
-fn remove_stale(temporary: &OwnedFd) -> Result<()> {
-    for entry in rustix::fs::Dir::read_from(temporary)? {
+#[context("Removing what killed runs of layering left")]
+pub fn remove_stale(repo: &ostree::Repo) -> Result<()> {
+    let (_, temporary) = temporary_folder(repo)?;
+    for entry in rustix::fs::Dir::read_from(&temporary)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().to_str() else {
             continue;
@@ -181,6 +176,20 @@ fn remove_stale(temporary: &OwnedFd) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens the repository's folder for scratch files.
+///
+/// By its path, not by the repository's handle: that may come from before the mount namespace was entered.
+fn temporary_folder(repo: &ostree::Repo) -> Result<(PathBuf, OwnedFd)> {
+    let path = rustix::fs::readlinkat(
+        rustix::fs::CWD,
+        format!("/proc/self/fd/{}", repo.dfd_borrow().as_raw_fd()),
+        Vec::new(),
+    )?;
+    let path = Path::new(OsStr::from_bytes(path.as_bytes())).join("tmp");
+    let temporary = folder::open(rustix::fs::CWD, path.as_path())?;
+    Ok((path, temporary))
 }
 
 #[context("Checking out the commit {base}")]

@@ -77,6 +77,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             kernel_arguments: &staging::current_arguments(&merge),
             lock_finalization: options.lock_finalization,
         },
+        report,
     )?;
     advance::clean(&lock, report);
     Ok(Outcome::Changed(match intent.initramfs_etc.len() {

@@ -113,6 +113,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             kernel_arguments: &after,
             lock_finalization: options.lock_finalization,
         },
+        report,
     )?;
     advance::clean(&lock, report);
     Ok(Outcome::Changed(format!(

@@ -80,6 +80,7 @@ pub(super) fn write(
             kernel_arguments: &arguments,
             lock_finalization: false,
         },
+        report,
     )?;
     let deployment = deployment_path(&host, root)?;
     let tree = Dir::open_ambient_dir(&deployment, ambient_authority())?;
