@@ -20,7 +20,7 @@ mod initramfs_etc;
 mod install;
 mod kargs;
 mod layering;
-mod log;
+mod logging;
 mod manual;
 mod outcome;
 mod override_;
@@ -278,7 +278,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    log::start();
+    logging::start();
     // libostree tells maintainers things on standard error; they belong with the log, not between our lines.
     let log = |text: &str| tracing::info!(target: "libostree", "{}", text.trim_end());
     glib::set_printerr_handler(log);

@@ -1,6 +1,7 @@
 //! `status` on the command line: rpm-ostree's layout, with the key right-aligned to column 23.
 
 use crate::cli::{Context, UNCHANGED, status_layers};
+use crate::deployment::finalization;
 use crate::deployment::model::DeploymentState;
 use crate::fault::{Fault, Kind};
 use crate::host::environment;
@@ -116,6 +117,19 @@ fn print(status: &Status, arguments: &Arguments, style: Style, out: &mut dyn Wri
                 transaction[0], transaction[1]
             )?;
         }
+    }
+    if let Some(words) = &status.finalization_failure {
+        writeln!(
+            out,
+            "{}",
+            style.red("Warning: failed to finalize previous deployment")
+        )?;
+        writeln!(out, "         {words}")?;
+        writeln!(out, "         check `journalctl -b -1 -u {}`", finalization::UNIT)?;
+    }
+    if let Some(interrupted) = &status.last_interrupted {
+        let text = format!("{} ({})", interrupted.text, timestamp(interrupted.at));
+        writeln!(out, "Interrupted: {}", style.red(&text))?;
     }
     for problem in &status.problems {
         writeln!(out, "Problem: {}", style.red(problem))?;
@@ -264,7 +278,7 @@ fn print_deployment(
 }
 
 /// Returns seconds since the epoch in the form of RFC 3339 to the second.
-fn timestamp(seconds: u64) -> String {
+pub(crate) fn timestamp(seconds: u64) -> String {
     let utc = ostree_ext::glib::DateTime::from_unix_utc(i64::try_from(seconds).unwrap_or(0));
     utc.and_then(|time| time.format("%FT%H:%M:%SZ"))
         .map_or_else(|_| seconds.to_string(), |text| text.to_string())
@@ -304,6 +318,8 @@ mod tests {
             transaction: None,
             cached_update: None,
             update_driver: None,
+            last_interrupted: None,
+            finalization_failure: None,
             problems: Vec::new(),
         }
     }

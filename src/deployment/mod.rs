@@ -4,6 +4,7 @@
 pub mod advance;
 pub mod archive;
 mod content;
+pub mod finalization;
 pub mod forget;
 pub mod history;
 pub mod journal;

@@ -22,6 +22,7 @@ mod import_podman;
 mod import_resume;
 mod import_tree;
 mod initramfs_etc;
+mod journal;
 mod layer_tree;
 mod layer_tree_deploy;
 mod layer_tree_kernel;

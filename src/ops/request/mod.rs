@@ -5,6 +5,7 @@
 //! have no option that the verb lacks, and none that contradicts another.
 
 mod perform;
+mod recorded;
 
 pub use perform::{Initiator, open, perform};
 

@@ -5,6 +5,7 @@ use crate::fault::{Fault, Kind};
 use crate::host::{environment, mounts};
 use crate::ops::Outcome;
 use crate::ops::request::Request;
+use crate::ops::request::recorded::recorded;
 use crate::report::Report;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -64,10 +65,10 @@ impl fmt::Display for Initiator {
 /// Does what is asked for, in a mount namespace of its own.
 ///
 /// The calling process is in that namespace afterwards as far as the calling thread and threads it starts later go.
-/// Fails without root before anything is looked at on the booted host.
+/// The transaction journal keeps a record of it. Fails without root before anything is looked at on the booted host.
 pub fn perform(
     request: &Request,
-    _initiator: &Initiator,
+    initiator: &Initiator,
     sysroot: Option<&Path>,
     report: &dyn Report,
 ) -> Result<Outcome> {
@@ -83,7 +84,9 @@ pub fn perform(
         )
         .into());
     }
-    request.run(host, report)
+    recorded(request.verb(), initiator, report, |journal, report| {
+        request.run(host.journalled(journal), report)
+    })
 }
 
 /// Opens a sysroot to be changed, from a mount namespace of its own in which it is writable.
