@@ -38,6 +38,7 @@ mod layers_overrides;
 mod layers_requests;
 mod layers_updates;
 mod lint;
+mod package;
 mod policy;
 mod prepare;
 mod provision;

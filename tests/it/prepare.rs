@@ -1,6 +1,6 @@
 //! `container prepare` on real Debian roots, and on roots that it must refuse.
 
-use crate::support::{run, write};
+use crate::support::{plain_root, run, write};
 use apt_ostree::host::runner::Cmd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -27,21 +27,11 @@ struct Root {
 }
 
 impl Root {
-    /// Unpacks a plain Debian root with a kernel; hack/image-root keeps its archive.
+    /// Unpacks a plain Debian root with a kernel.
     fn debian() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/image-root");
-        let archive = run(&script.to_string_lossy(), [&["trixie"], PACKAGES].concat());
-        let folder = tempfile::tempdir().expect("the test root can be used");
-        run(
-            "tar",
-            [
-                "-xpf",
-                archive.trim(),
-                "-C",
-                folder.path().to_str().expect("the test root can be used"),
-            ],
-        );
-        Self { folder }
+        Self {
+            folder: plain_root::unpack("trixie", PACKAGES),
+        }
     }
 
     /// Makes a root that is just enough to be looked at.

@@ -2,6 +2,7 @@
 //!
 //! - [`package`], [`archive`], [`web`], [`base`]: Debian packages, a signed apt repository, the server for it, and
 //!   the least tree that apt can solve against;
+//! - [`plain_root`]: plain Debian roots of any release, without a kernel or with one;
 //! - [`debian`]: a copy of the real bootable Debian image in a sysroot, and a place to layer on it;
 //! - [`installation`]: plans made by hand and their run on that image;
 //! - [`debian_machine`]: a host that runs the real Debian image and has an apt repository;
@@ -32,6 +33,7 @@ pub mod layered;
 pub mod machine;
 pub mod mounted;
 pub mod package;
+pub mod plain_root;
 pub mod registry;
 pub mod relay;
 pub mod repo;
