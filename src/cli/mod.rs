@@ -20,6 +20,7 @@ mod initramfs_etc;
 mod install;
 mod kargs;
 mod layering;
+mod log;
 mod logging;
 mod manual;
 mod outcome;
@@ -28,6 +29,7 @@ mod pin;
 mod progress;
 mod provision;
 mod rebase;
+mod record_boot;
 mod refresh_md;
 mod reset;
 mod rollback;
@@ -96,6 +98,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Status(status::Arguments),
+    Log(log::Arguments),
     Upgrade(upgrade::Arguments),
     Rebase(rebase::Arguments),
     Deploy(deploy::Arguments),
@@ -134,6 +137,8 @@ enum Verb {
     #[command(subcommand)]
     Container(container::Command),
     Completion(completion::Arguments),
+    #[command(hide = true)]
+    RecordBoot(record_boot::Arguments),
     #[command(subcommand, hide = true)]
     Generate(generate::Command),
 }
@@ -280,9 +285,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     logging::start();
     // libostree tells maintainers things on standard error; they belong with the log, not between our lines.
-    let log = |text: &str| tracing::info!(target: "libostree", "{}", text.trim_end());
-    glib::set_printerr_handler(log);
-    glib::set_print_handler(log);
+    let note = |text: &str| tracing::info!(target: "libostree", "{}", text.trim_end());
+    glib::set_printerr_handler(note);
+    glib::set_print_handler(note);
     let progress = Progress::new(cli.global.progress, cli.global.quiet);
     let mut out = std::io::stdout();
     let done = run(&cli, title, &progress, &mut out).and_then(|status| {
@@ -309,6 +314,8 @@ fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Re
     };
     match &cli.verb {
         Verb::Status(arguments) => status::run(arguments, &mut context),
+        Verb::Log(arguments) => log::run(arguments, &mut context),
+        Verb::RecordBoot(arguments) => record_boot::run(arguments, &mut context),
         Verb::Upgrade(arguments) => upgrade::run(arguments, &mut context),
         Verb::Rebase(arguments) => rebase::run(arguments, &mut context),
         Verb::Deploy(arguments) => deploy::run(arguments, &mut context),

@@ -12,7 +12,7 @@ use serde_json_path::JsonPath;
 use std::io::{IsTerminal, Write};
 
 /// Show the deployments: what is booted, what boots next, what can be rolled back to
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Arguments {
     /// Show every fact
     #[arg(short, long)]
@@ -29,6 +29,16 @@ pub(crate) struct Arguments {
     /// End with 77 when the next boot is another deployment than the booted one
     #[arg(long)]
     pending_exit_77: bool,
+}
+
+impl Arguments {
+    /// Returns what `--booted` alone asks for.
+    pub(crate) fn booted() -> Self {
+        Self {
+            booted: true,
+            ..Self::default()
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
@@ -59,11 +69,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
             serde_json::to_value(path.query(&value).all())?
         )?;
     } else {
-        let style = Style {
-            coloured: std::io::stdout().is_terminal() && environment::variable("NO_COLOR").is_none(),
-            unicode: unicode(),
-        };
-        print(&status, arguments, style, context.out)?;
+        print(&status, arguments, Style::of_output(), context.out)?;
     }
     Ok(if arguments.pending_exit_77 && pending {
         UNCHANGED
@@ -72,14 +78,41 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     })
 }
 
+/// How text looks on standard output.
 #[derive(Clone, Copy, Debug)]
-struct Style {
+pub(crate) struct Style {
     coloured: bool,
     unicode: bool,
 }
 
 impl Style {
-    fn bold(self, text: &str) -> String {
+    /// Returns what the terminal and the environment ask for.
+    pub(crate) fn of_output() -> Self {
+        Self {
+            coloured: std::io::stdout().is_terminal() && environment::variable("NO_COLOR").is_none(),
+            unicode: unicode(),
+        }
+    }
+
+    /// Returns no colour and no character beyond ASCII.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self {
+            coloured: false,
+            unicode: false,
+        }
+    }
+
+    /// Returns the mark before a deployment: of the booted one, or the room it takes.
+    pub(crate) fn mark(self, booted: bool) -> &'static str {
+        match (booted, self.unicode) {
+            (true, true) => "●",
+            (true, false) => "*",
+            _ => " ",
+        }
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
         if self.coloured {
             format!("\x1b[1m{text}\x1b[0m")
         } else {
@@ -87,7 +120,7 @@ impl Style {
         }
     }
 
-    fn red(self, text: &str) -> String {
+    pub(crate) fn red(self, text: &str) -> String {
         if self.coloured {
             format!("\x1b[31m{text}\x1b[0m")
         } else {
@@ -194,11 +227,7 @@ fn print_deployment(
     style: Style,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let mark = match (deployment.booted, style.unicode) {
-        (true, true) => "●",
-        (true, false) => "*",
-        _ => " ",
-    };
+    let mark = style.mark(deployment.booted);
     let followed = deployment
         .container_image_reference
         .as_deref()

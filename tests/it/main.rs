@@ -15,6 +15,7 @@ mod docs;
 mod faults_source;
 mod gc;
 mod generated;
+mod history;
 mod import_encapsulated;
 mod import_faults;
 mod import_peers;

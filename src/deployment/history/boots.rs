@@ -2,9 +2,12 @@
 
 use super::{Facts, KEPT};
 use crate::deployment::journal::{open_to_read, shared_folder};
+use crate::deployment::live;
 use crate::deployment::origin;
-use crate::deployment::sysroot::Host;
-use crate::host::durable;
+use crate::deployment::sysroot::{Host, Patience};
+use crate::fault::{Fault, Kind};
+use crate::host::{clock, durable, process};
+use crate::report::Silent;
 use anyhow::{Context, Result};
 use ostree_ext::ostree;
 use serde::{Deserialize, Serialize};
@@ -50,6 +53,28 @@ pub struct Boot {
     pub at: u64,
     /// The release of the kernel.
     pub kernel: String,
+}
+
+/// Notes this boot of the deployment the machine runs from; returns whether it was new.
+///
+/// Fails on a sysroot that this machine did not boot from.
+pub fn record_this_boot(host: &Host) -> Result<bool> {
+    let booted = live::require_booted(host, "record-boot")?;
+    // libostree makes the sysroot writable in this mount namespace before it looks whether the lock is free, and more
+    // is not needed here.
+    let _lock = match host.acquire("record-boot", Patience::Fail, &Silent) {
+        Ok(lock) => Some(lock),
+        Err(error) if Fault::find(&error).is_some_and(|fault| fault.kind == Kind::Busy) => None,
+        Err(error) => return Err(error),
+    };
+    let release =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").context("Reading the kernel's release")?;
+    let boot = Boot {
+        id: process::boot_id()?,
+        at: clock::seconds(),
+        kernel: release.trim().to_owned(),
+    };
+    record_boot(host, &booted, boot)
 }
 
 /// Notes a boot of a deployment; noting the same boot again changes nothing. Returns whether it was new.
@@ -100,7 +125,16 @@ pub(super) fn read(sysroot: &Path) -> Result<(BTreeMap<String, Boots>, Vec<Strin
     Ok((all, problems))
 }
 
-/// Forgets the deployments that were booted longest ago, beyond as many as the history keeps.
+/// Forgets the boots of deployments that the history has forgotten.
+pub(super) fn forget(shared: impl AsFd, deployments: &[String]) -> Result<()> {
+    let folder = durable::folder(shared, FOLDER, 0o755)?;
+    for id in deployments {
+        durable::remove(&folder, &format!("{id}{SUFFIX}"))?;
+    }
+    Ok(())
+}
+
+/// Forgets the deployments of other programs that were booted longest ago, beyond as many as the history keeps.
 pub(super) fn prune(shared: impl AsFd, present: &[String]) -> Result<()> {
     let folder = durable::folder(shared, FOLDER, 0o755)?;
     let mut gone = Vec::new();

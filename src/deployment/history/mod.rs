@@ -13,7 +13,7 @@ mod account;
 mod boots;
 
 pub use account::{Account, State, account};
-pub use boots::{Boot, Boots, record_boot};
+pub use boots::{Boot, Boots, record_boot, record_this_boot};
 
 use crate::deployment::journal::{open_to_read, shared_folder};
 use crate::deployment::origin::{self, Origin};
@@ -131,16 +131,22 @@ pub(super) fn write(sysroot: &Path, present: &[ostree::Deployment], entry: Entry
     text.push(b'\n');
     durable::replace(&folder, &format!("{number:06}{SUFFIX}"), &text, 0o644)?;
     let present: Vec<String> = present.iter().map(origin::id).chain([entry.deployment]).collect();
+    let mut forgotten = Vec::new();
     for number in numbers.iter().rev().skip(KEPT - 1) {
         let name = format!("{number:06}{SUFFIX}");
-        let is_present = load(&folder, &name)
-            .ok()
-            .flatten()
-            .is_some_and(|entry| present.contains(&entry.deployment));
-        if !is_present {
-            durable::remove(&folder, &name)?;
+        // What cannot be read is of no use.
+        let deployment = load(&folder, &name).ok().flatten().map(|entry| entry.deployment);
+        if deployment.as_ref().is_some_and(|id| present.contains(id)) {
+            continue;
         }
+        durable::remove(&folder, &name)?;
+        forgotten.extend(deployment);
     }
+    if !forgotten.is_empty() {
+        let (kept, _) = read(sysroot)?;
+        forgotten.retain(|id| kept.iter().all(|entry| entry.deployment != *id));
+    }
+    boots::forget(&shared, &forgotten)?;
     boots::prune(&shared, &present)
 }
 

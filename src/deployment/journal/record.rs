@@ -29,7 +29,7 @@ const TRANSACTIONS: &str = "transactions";
 /// How the names of records end.
 const SUFFIX: &str = ".jsonl";
 
-/// How many records of finished transactions are kept.
+/// How many records are kept.
 pub const KEPT: usize = 100;
 
 /// A line of a record.
@@ -205,7 +205,9 @@ impl Records {
         durable::replace(&self.folder, &name, &bytes, 0o600)
     }
 
-    /// Removes the oldest records beyond [`KEPT`], and those that hold nothing. The caller holds the sysroot's lock.
+    /// Makes room for one more: removes the oldest records, so that [`KEPT`] stay with it, and those that hold nothing.
+    ///
+    /// The caller holds the sysroot's lock.
     pub(super) fn prune(&self) -> Result<()> {
         let mut kept = 0;
         for number in self.numbers()?.into_iter().rev() {
@@ -215,7 +217,7 @@ impl Records {
             kept += usize::from(!is_empty);
             // What nobody has judged yet stays.
             let is_open = matches!(parse(number, &bytes), Ok(Some(record)) if record.finished.is_none());
-            if is_empty || (kept > KEPT && !is_open) {
+            if is_empty || (kept >= KEPT && !is_open) {
                 durable::remove(&self.folder, &name)?;
             }
         }

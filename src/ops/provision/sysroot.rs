@@ -3,6 +3,7 @@
 use super::{Installation, Provisioned};
 use crate::boot::kargs::checked;
 use crate::boot::loader::{self, BootPlace, Loader};
+use crate::deployment::journal::{Ending, Entry, Journal};
 use crate::deployment::origin::Origin;
 use crate::deployment::staging::{self, NewDeployment};
 use crate::deployment::sysroot::{Host, Patience};
@@ -52,7 +53,8 @@ pub(super) fn write(
     let top = Dir::open_ambient_dir(root, ambient_authority())?;
     top.create_dir_all("boot")?;
     create(installation, root)?;
-    let host = Host::open(Some(root), "provision", true)?;
+    let journal = Journal::new(entry(installation));
+    let host = Host::open(Some(root), "provision", true)?.journalled(&journal);
     let lock = host.lock("provision", Patience::Fail, report)?;
     let repo = host.repo();
     let options = PullOptions {
@@ -96,6 +98,10 @@ pub(super) fn write(
     let boot = top.open_dir("boot")?;
     installation.loader.install(&boot, place.boot.as_ref())?;
     step.done("Deployed the image");
+    journal.finish(
+        Ending::Done,
+        &format!("The image {} boots next.", installation.image),
+    )?;
     Ok(Written {
         provisioned: Provisioned {
             commit: image.commit,
@@ -104,6 +110,17 @@ pub(super) fn write(
         },
         deployment,
     })
+}
+
+/// Returns what the history of the new host begins with.
+fn entry(installation: &Installation) -> Entry {
+    let uid = rustix::process::getuid().as_raw();
+    Entry {
+        verb: "provision".to_owned(),
+        title: format!("provision --image {}", installation.image),
+        initiator: format!("client(id:cli uid:{uid})"),
+        uid,
+    }
 }
 
 impl Place {
