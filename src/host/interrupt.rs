@@ -14,11 +14,21 @@ pub struct Interrupt {
     number: u64,
 }
 
+/// While this lives, a signal that ends the process does what it was made for before that.
+#[derive(Debug)]
+pub struct LastWords {
+    number: u64,
+}
+
 struct Watch {
     is_running: bool,
     made: u64,
     wanted: Vec<Wanted>,
+    last_words: Vec<(u64, Words)>,
 }
+
+/// Takes the number of the signal.
+type Words = Box<dyn FnOnce(i32) + Send>;
 
 struct Wanted {
     number: u64,
@@ -34,6 +44,7 @@ static WATCH: Mutex<Watch> = Mutex::new(Watch {
     is_running: false,
     made: 0,
     wanted: Vec::new(),
+    last_words: Vec::new(),
 });
 
 impl Interrupt {
@@ -49,18 +60,41 @@ impl Interrupt {
 
     fn new(action: Box<dyn FnOnce() + Send>, ends_process: bool) -> Result<Self> {
         let mut watch = lock();
-        if !watch.is_running {
-            start()?;
-            watch.is_running = true;
-        }
-        let number = watch.made;
-        watch.made += 1;
+        let number = watch.begin()?;
         watch.wanted.push(Wanted {
             number,
             action,
             ends_process,
         });
         Ok(Self { number })
+    }
+}
+
+impl LastWords {
+    /// Runs `words` with the number of the signal while other threads still work; the process ends then.
+    pub fn new(words: impl FnOnce(i32) + Send + 'static) -> Result<Self> {
+        let mut watch = lock();
+        let number = watch.begin()?;
+        watch.last_words.push((number, Box::new(words)));
+        Ok(Self { number })
+    }
+}
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        lock().last_words.retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl Watch {
+    /// Makes sure that the thread runs, and returns a number that was not given before.
+    fn begin(&mut self) -> Result<u64> {
+        if !self.is_running {
+            start()?;
+            self.is_running = true;
+        }
+        self.made += 1;
+        Ok(self.made)
     }
 }
 
@@ -104,6 +138,9 @@ fn start() -> Result<()> {
                     (wanted.action)();
                 }
                 if !goes_on {
+                    for (_, words) in watch.last_words.drain(..) {
+                        words(number);
+                    }
                     end(number);
                 }
             }

@@ -7,6 +7,7 @@
 
 use crate::support::machine::{Machine, changed_file};
 use crate::support::mounted::Mounted;
+use crate::support::paused;
 use apt_ostree::deployment::journal::{self, Ending, KEPT, Line, Record, Records};
 use apt_ostree::deployment::sysroot::{Host, Patience};
 use apt_ostree::host::mounts;
@@ -188,6 +189,33 @@ fn a_killed_change_of_the_boot_order_is_told_apart() {
         );
         assert_eq!(machine.versions(), versions, "{checkpoint}");
     }
+}
+
+#[test]
+fn a_signal_ends_the_record_unless_something_may_be_published() {
+    let machine = Machine::deployed();
+    machine.publish("2", [changed_file("usr/share/a", "2")]);
+    let stopped = |checkpoint: &str, signal: &str, number: i32| {
+        let arguments = ["upgrade"];
+        let mut child = paused::spawn(&machine.home, machine.sysroot.path(), &arguments, checkpoint);
+        paused::wait_until_parked(&mut child);
+        paused::send(signal, &child);
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(128 + number), "{checkpoint}");
+    };
+    stopped("import-before-publish:pause", "TERM", 15);
+    let record = &records(&machine)[0];
+    assert_eq!(ending(record), Some(Ending::Cancelled));
+    let text = &record.finished.as_ref().unwrap().text;
+    assert_eq!(text, "The signal 15 stopped `upgrade` while merging layers");
+    assert!(machine.status()["last-interrupted"].is_null());
+    stopped("publish-after:pause", "INT", 2);
+    assert_eq!(ending(&records(&machine)[0]), None);
+    let errors = told(&machine, &["unpin", "0"]);
+    assert!(
+        errors.contains("the new deployment was published before the interruption"),
+        "{errors}"
+    );
 }
 
 #[test]

@@ -4,9 +4,9 @@
 use crate::support::debian_machine::DebianMachine;
 use crate::support::mounted::Mounted;
 use crate::support::package::Package;
-use apt_ostree::host::runner::Cmd;
+use crate::support::paused;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 /// Every point at which layering can be cut before the deployment is published.
@@ -83,7 +83,7 @@ fn signals_during_a_script_and_a_time_limit_leave_nothing() {
     for (signal, status) in [("INT", 130), ("TERM", 143)] {
         let mut child = spawn(&host, &["install", "hangs"], "none");
         wait_until("the script has begun", || runs(&sleep));
-        send(signal, &child);
+        paused::send(signal, &child);
         assert_eq!(
             child.wait().expect("the program").code(),
             Some(status),
@@ -118,9 +118,9 @@ fn signals_before_and_after_the_scripts_leave_only_scratch() {
         web.take_requests().iter().any(|path| path.ends_with(".deb"))
     });
     assert!(runs(&address), "apt runs");
-    send("INT", &child);
+    paused::send("INT", &child);
     let status = child.wait().expect("the program");
-    assert!(ended_by(status, 2), "{status}");
+    assert!(paused::ended_by(status, 2), "{status}");
     wait_until("apt has ended", || !runs(&address));
     web.gather(0);
     assert_eq!(boots(&host), before);
@@ -132,10 +132,13 @@ fn signals_before_and_after_the_scripts_leave_only_scratch() {
             "layer-translated",
         ] {
             let mut child = spawn(&host, &["install", "one"], &format!("{checkpoint}:pause"));
-            wait_until_parked(&mut child);
-            send(signal, &child);
+            paused::wait_until_parked(&mut child);
+            paused::send(signal, &child);
             let status = child.wait().expect("the program");
-            assert!(ended_by(status, number), "{signal} at {checkpoint}: {status}");
+            assert!(
+                paused::ended_by(status, number),
+                "{signal} at {checkpoint}: {status}"
+            );
             assert_eq!(boots(&host), before);
             assert_eq!(host.leftovers().len(), 1, "what the earlier run left is gone");
         }
@@ -202,7 +205,7 @@ fn noise(size: usize) -> Vec<u8> {
 fn a_second_writer_waits_or_is_told_who_writes() {
     let host = DebianMachine::new(&[package()]);
     let mut child = spawn(&host, &["install", "one"], "layer-solved:pause");
-    wait_until_parked(&mut child);
+    paused::wait_until_parked(&mut child);
     let errors = host.fails(1, &["--no-wait", "install", "one"]);
     assert!(
         errors.contains(&format!("process {}", child.id())) && errors.contains("install"),
@@ -218,26 +221,7 @@ fn a_second_writer_waits_or_is_told_who_writes() {
 }
 
 fn spawn(host: &DebianMachine, arguments: &[&str], checkpoint: &str) -> Child {
-    let surroundings = host.home.surroundings();
-    // What a shell starts in the background ignores SIGINT, and so would the program.
-    let mut command = surroundings.server_command("env");
-    command.args(["--default-signal=INT,TERM", env!("CARGO_BIN_EXE_apt-ostree")]);
-    command.arg("--sysroot").arg(host.sysroot.path()).args(arguments);
-    command.env("APT_OSTREE_CHECKPOINT", checkpoint);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("the program starts")
-}
-
-/// Returns whether a signal ended the program, or it ended itself as a shell tells of that.
-fn ended_by(status: ExitStatus, number: i32) -> bool {
-    status.signal() == Some(number) || status.code() == Some(128 + number)
-}
-
-fn send(signal: &str, child: &Child) {
-    Cmd::new("kill")
-        .args([format!("-{signal}"), child.id().to_string()])
-        .run()
-        .expect("kill");
+    paused::spawn(&host.home, host.sysroot.path(), arguments, checkpoint)
 }
 
 /// Returns whether some process has this in its command line, whose words end with a zero byte.
@@ -257,23 +241,4 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("it never came so far that {what}");
-}
-
-/// Waits until a thread of the process says that it stands at its checkpoint.
-fn wait_until_parked(child: &mut Child) {
-    for _ in 0..600 {
-        assert!(
-            child.try_wait().expect("a child").is_none(),
-            "the process ended before its checkpoint"
-        );
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("tasks");
-        let parked = tasks.filter_map(Result::ok).any(|task| {
-            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "checkpoint\n")
-        });
-        if parked {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("the process never reached its checkpoint");
 }

@@ -9,7 +9,7 @@
 use crate::support::layer::Layer;
 use crate::support::machine::{Machine, changed_file};
 use crate::support::mounted::Mounted;
-use apt_ostree::host::runner::Cmd;
+use crate::support::paused;
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,11 +82,8 @@ fn signals_end_an_import_without_a_trace() {
         machine.publish("2", [Layer::new().noise("usr/share/noise", 1 << 16)]);
         let before = boots(&machine);
         let mut child = spawn(&machine, &["upgrade"], "import-before-publish:pause");
-        wait_until_parked(&mut child);
-        Cmd::new("kill")
-            .args([format!("-{signal}"), child.id().to_string()])
-            .run()
-            .unwrap();
+        paused::wait_until_parked(&mut child);
+        paused::send(signal, &child);
         let status = child.wait().unwrap();
         assert!(!status.success(), "{signal}");
         assert_eq!(boots(&machine), before, "{signal}");
@@ -101,7 +98,7 @@ fn a_second_writer_is_told_who_writes() {
     let machine = Machine::deployed();
     machine.publish("2", []);
     let mut child = spawn(&machine, &["upgrade"], "import-before-publish:pause");
-    wait_until_parked(&mut child);
+    paused::wait_until_parked(&mut child);
     let errors = machine.fails(1, &["--no-wait", "kargs", "--append=x"]);
     assert!(
         errors.contains(&format!("process {}", child.id())) && errors.contains("upgrade"),
@@ -218,55 +215,14 @@ fn fill(root: &Path) -> std::path::PathBuf {
 }
 
 fn spawn(machine: &Machine, arguments: &[&str], checkpoint: &str) -> std::process::Child {
-    let surroundings = machine.home.surroundings();
-    let mut command = surroundings.server_command(env!("CARGO_BIN_EXE_apt-ostree"));
-    command
-        .arg("--sysroot")
-        .arg(machine.sysroot.path())
-        .args(arguments);
-    command.env("APT_OSTREE_CHECKPOINT", checkpoint);
-    command
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null());
-    command.spawn().unwrap()
-}
-
-/// Waits until the process stands at its checkpoint: it has used no processor time for a while.
-fn wait_until_parked(child: &mut std::process::Child) {
-    let time = |pid: u32| -> String {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(')')
-            .next()
-            .unwrap_or("")
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    let mut calm = 0;
-    let mut last = String::new();
-    for _ in 0..600 {
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "the process ended before its checkpoint"
-        );
-        let now = time(child.id());
-        calm = if now == last { calm + 1 } else { 0 };
-        last = now;
-        if calm > 20 {
-            return;
-        }
-    }
-    panic!("the process never came to rest");
+    paused::spawn(&machine.home, machine.sysroot.path(), arguments, checkpoint)
 }
 
 #[test]
 fn the_lock_is_released_when_the_holder_dies() {
     let machine = Machine::deployed();
     let mut child = spawn(&machine, &["kargs", "--append=y"], "publish-before:pause");
-    wait_until_parked(&mut child);
+    paused::wait_until_parked(&mut child);
     child.kill().unwrap();
     child.wait().unwrap();
     machine.ok(&["--no-wait", "kargs", "--append=x"]);

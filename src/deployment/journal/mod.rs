@@ -75,6 +75,8 @@ struct State {
     published: Option<String>,
     /// Why a step could not be recorded.
     failure: Option<String>,
+    /// A signal ends the process.
+    stopped: bool,
 }
 
 #[derive(Debug)]
@@ -205,6 +207,9 @@ impl Journal {
 
     fn announce(&self, line: Line) -> Result<()> {
         let mut state = self.state();
+        if state.stopped {
+            return Err(Fault::new(Kind::Cancelled, "A signal stopped the transaction").into());
+        }
         if state.open.is_none() {
             return Ok(());
         }
@@ -247,6 +252,23 @@ impl Journal {
             Ending::Failed
         };
         self.finish(result, &format!("{error:#}"))
+    }
+
+    /// Ends the record of a transaction that a signal stops, and keeps it from publishing anything after that.
+    ///
+    /// Where it may have published something already the record stays open: whoever looks at it next says what came
+    /// of it. Fails as [`Journal::finish`] does.
+    pub fn stop(&self, signal: i32) -> Result<()> {
+        let place = {
+            let mut state = self.state();
+            if state.announced.is_some() {
+                return Ok(());
+            }
+            state.stopped = true;
+            place(state.step.as_deref())
+        };
+        let text = format!("The signal {signal} stopped `{}` {place}", self.entry().verb);
+        self.finish(Ending::Cancelled, &text)
     }
 
     fn audited<'a>(&'a self, state: &'a State, finished: &'a Finished) -> audit::Audited<'a> {
@@ -298,6 +320,17 @@ impl Report for Recorder<'_> {
         }
         self.inner.event(event);
     }
+}
+
+/// Returns where a transaction was by the step it came to last.
+fn place(step: Option<&str>) -> String {
+    let Some(step) = step else {
+        return "before its first step".to_owned();
+    };
+    let mut characters = step.chars();
+    let first = characters.next().map(char::to_lowercase);
+    let phrase: String = first.into_iter().flatten().chain(characters).collect();
+    format!("while {phrase}")
 }
 
 /// Shortens a text that somebody else chose.

@@ -1,7 +1,7 @@
 //! What became of transactions that never ended: found by whoever gets the lock next, told to the user, and closed.
 
 use super::record::{Begun, Ending, Finished, Line, Record, Records};
-use super::{Entry, audit};
+use super::{Entry, audit, place};
 use crate::deployment::history;
 use crate::deployment::origin;
 use crate::deployment::prune;
@@ -154,10 +154,7 @@ fn judge(record: &Record, now: &[String]) -> Verdict {
 }
 
 fn describe(record: &Record, verdict: &Verdict) -> Recovered {
-    let place = match &record.step {
-        Some(step) => format!("while {}", uncapitalised(step)),
-        None => "before its first step".to_owned(),
-    };
+    let place = place(record.step.as_deref());
     let means = match verdict {
         Verdict::Published { boots_next: true, .. } => {
             "the new deployment was published before the interruption and boots next"
@@ -244,12 +241,4 @@ fn close(records: &Records, record: &Record, found: &Recovered, verdict: &Verdic
     });
     records.close(record.number, finished)?;
     told
-}
-
-/// Returns a phrase as it stands within a sentence.
-fn uncapitalised(phrase: &str) -> String {
-    let mut characters = phrase.chars();
-    characters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(characters).collect()
-    })
 }

@@ -1,6 +1,7 @@
 //! A transaction in the journal: who began it, each step, and what came of it.
 
 use crate::deployment::journal::{Ending, Entry, Journal};
+use crate::host::interrupt::LastWords;
 use crate::ops::Outcome;
 use crate::ops::request::Initiator;
 use crate::report::Report;
@@ -24,7 +25,14 @@ pub(super) fn recorded(
         },
         uid: initiator.uid,
     });
+    let stopped = journal.clone();
+    let last_words = LastWords::new(move |signal| {
+        if let Err(error) = stopped.stop(signal) {
+            tracing::warn!("the end of the transaction is not recorded: {error:#}");
+        }
+    })?;
     let outcome = action(&journal, &journal.recorder(report));
+    drop(last_words);
     let ended = match &outcome {
         Ok(outcome) => {
             let (ending, text) = told(outcome);

@@ -9,6 +9,7 @@
 //! - [`home`]: a home directory of its own, so that no test sees the machine's policy, credentials or mirrors;
 //! - [`layer`], [`image`]: OCI images written without podman, whole and damaged ones;
 //! - [`machine`]: a scratch sysroot that follows images of a registry, and the program under test;
+//! - [`paused`]: the program stopped at a checkpoint;
 //! - [`registry`]: a real docker-registry on loopback, with or without password and TLS;
 //! - [`relay`]: a TCP relay before a registry that counts requests, breaks off or hangs;
 //! - [`repo`]: temporary OSTree repositories and sysroots, `ostree fsck` and refs;
@@ -33,6 +34,7 @@ pub mod layered;
 pub mod machine;
 pub mod mounted;
 pub mod package;
+pub mod paused;
 pub mod plain_root;
 pub mod registry;
 pub mod relay;
