@@ -5,6 +5,7 @@
 //! an option asks for it.
 
 mod apply_live;
+mod available;
 mod build;
 mod cleanup;
 mod completion;
@@ -35,6 +36,7 @@ mod reset;
 mod rollback;
 mod search;
 mod status;
+mod status_automatic;
 mod status_layers;
 mod transaction;
 mod uninstall;

@@ -1,10 +1,10 @@
 //! `status` on the command line: rpm-ostree's layout, with the key right-aligned to column 23.
 
-use crate::cli::{Context, UNCHANGED, status_layers};
+use crate::cli::{Context, UNCHANGED, available, status_automatic, status_layers};
 use crate::deployment::finalization;
 use crate::deployment::model::DeploymentState;
 use crate::fault::{Fault, Kind};
-use crate::host::environment;
+use crate::host::{clock, environment};
 use crate::ops::status::{self, Status};
 use anyhow::Result;
 use clap::Args;
@@ -164,6 +164,14 @@ fn print(status: &Status, arguments: &Arguments, style: Style, out: &mut dyn Wri
         let text = format!("{} ({})", interrupted.text, timestamp(interrupted.at));
         writeln!(out, "Interrupted: {}", style.red(&text))?;
     }
+    for line in status_automatic::lines(&status.automatic_updates, arguments.verbose, clock::seconds()) {
+        let text = if line.alarming {
+            style.red(&line.text)
+        } else {
+            line.text
+        };
+        writeln!(out, "{text}")?;
+    }
     for problem in &status.problems {
         writeln!(out, "Problem: {}", style.red(problem))?;
     }
@@ -195,6 +203,10 @@ fn print(status: &Status, arguments: &Arguments, style: Style, out: &mut dyn Wri
             slot: slot(status, index, several),
         };
         print_deployment(deployment, &shown, style, out)?;
+    }
+    if let (Some(update), false) = (&status.cached_update, arguments.booted) {
+        writeln!(out)?;
+        available::print(update, 23, out)?;
     }
     Ok(())
 }
@@ -316,6 +328,7 @@ pub(crate) fn timestamp(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::status::Automatic;
 
     fn sample() -> Status {
         let base = DeploymentState {
@@ -349,6 +362,7 @@ mod tests {
             update_driver: None,
             last_interrupted: None,
             finalization_failure: None,
+            automatic_updates: Automatic::default(),
             problems: Vec::new(),
         }
     }

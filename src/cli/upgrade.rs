@@ -2,14 +2,16 @@
 
 use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
-use crate::cli::{Context, FetchArguments, UNCHANGED};
-use crate::ops::check::{self, Available};
+use crate::cli::{Context, FetchArguments, UNCHANGED, available};
+use crate::fault::{Fault, Kind};
+use crate::ops::automatic;
+use crate::ops::check;
 use crate::ops::request::{self, Request};
 use crate::ops::upgrade;
 use anyhow::Result;
 use clap::Args;
-use indicatif::HumanBytes;
-use std::io::Write;
+use indicatif::HumanDuration;
+use rustix::process::geteuid;
 
 /// Fetch the newest image of the followed reference and boot it next
 #[derive(Args, Debug)]
@@ -33,23 +35,20 @@ pub(crate) struct Arguments {
     /// Accept an image that is older than the current one
     #[arg(long)]
     allow_downgrade: bool,
+    /// Do what the policy for automatic updates says
+    #[arg(long, hide = true, conflicts_with_all = ["check", "preview", "FetchArguments", "PackageArguments", "SetUpArguments", "allow_downgrade"])]
+    trigger_automatic_update_policy: bool,
+    /// Wait for this machine's share of the setting `random-delay` first
+    #[arg(long, hide = true, requires = "trigger_automatic_update_policy")]
+    random_delay: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    if arguments.trigger_automatic_update_policy {
+        return run_automatic(arguments, context);
+    }
     if arguments.check || arguments.preview {
-        let stateroot = context.global.stateroot.as_deref();
-        let found = if arguments.preview {
-            let host = request::open("upgrade", context.global.sysroot.as_deref())?;
-            check::preview(&host, stateroot, context.patience(), context.report)?
-        } else {
-            check::check(&context.host("upgrade")?, stateroot)?
-        };
-        let Some(available) = found else {
-            writeln!(context.out, "No updates available.")?;
-            return Ok(UNCHANGED);
-        };
-        print(&available, context.out)?;
-        return Ok(0);
+        return look(arguments, context);
     }
     let outcome = context.perform(&Request::Upgrade(upgrade::Options {
         target: context.target(),
@@ -67,52 +66,56 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     finish(&outcome, after, context)
 }
 
-fn print(available: &Available, out: &mut dyn Write) -> Result<()> {
-    writeln!(out, "AvailableUpdate:")?;
-    let mut line = |key: &str, value: &str| writeln!(out, "  {key:>16}: {value}");
-    line("Image", &available.reference.to_string())?;
-    match (&available.version, &available.created) {
-        (Some(version), Some(created)) => line("Version", &format!("{version} ({created})"))?,
-        (Some(version), None) => line("Version", version)?,
-        (None, Some(created)) => line("Timestamp", created)?,
-        (None, None) => {}
-    }
-    line("Digest", &available.manifest_digest)?;
-    let layers = &available.layers;
-    line(
-        "Total layers",
-        &format!("{} ({})", layers.total, HumanBytes(layers.total_size)),
-    )?;
-    line(
-        "Removed layers",
-        &format!("{} ({})", layers.removed.len(), HumanBytes(layers.removed_size())),
-    )?;
-    line(
-        "Added layers",
-        &format!("{} ({})", layers.added.len(), HumanBytes(layers.added_size())),
-    )?;
-    let Some(packages) = &available.packages else {
-        return Ok(());
+/// Shows what an upgrade would bring, and lets `status` know.
+fn look(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let stateroot = context.global.stateroot.as_deref();
+    let (host, found) = if arguments.preview {
+        let host = request::open("upgrade", context.global.sysroot.as_deref())?;
+        let found = check::preview(&host, stateroot, context.patience(), context.report)?;
+        (host, found)
+    } else {
+        let host = context.host("upgrade")?;
+        let found = check::check(&host, stateroot)?;
+        (host, found)
     };
-    line(
-        "Diff",
-        &format!(
-            "{} upgraded, {} downgraded, {} removed, {} added",
-            packages.upgraded.len(),
-            packages.downgraded.len(),
-            packages.removed.len(),
-            packages.added.len()
-        ),
-    )?;
-    for pair in packages.upgraded.iter().chain(&packages.downgraded) {
-        let (before, after) = (&pair.before, &pair.after);
-        writeln!(out, "    {} {} -> {}", after.name, before.version, after.version)?;
+    if geteuid().is_root() {
+        if let Err(error) = check::remember(&host, stateroot, found.as_ref()) {
+            context.report.warning(&format!("{error:#}."));
+        }
     }
-    for id in &packages.removed {
-        writeln!(out, "    -{} {}", id.name, id.version)?;
+    let Some(found) = found else {
+        writeln!(context.out, "No updates available.")?;
+        return Ok(UNCHANGED);
+    };
+    available::print(&found.cached(&host.stateroot(stateroot)?), 16, context.out)?;
+    Ok(0)
+}
+
+/// Does what the policy says. The wait is here, before anything is asked for, so that nobody is kept from the sysroot
+/// by it; a signal ends it.
+fn run_automatic(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
+    let (sysroot, stateroot) = (
+        context.global.sysroot.as_deref(),
+        context.global.stateroot.as_deref(),
+    );
+    if arguments.random_delay {
+        let delay = automatic::delay(sysroot, stateroot)?;
+        context.report.note(&format!("Waiting {}.", HumanDuration(delay)));
+        std::thread::sleep(delay);
     }
-    for id in &packages.added {
-        writeln!(out, "    +{} {}", id.name, id.version)?;
+    let options = automatic::Options {
+        target: context.target(),
+    };
+    match context.perform(&Request::AutomaticUpdate(options)) {
+        Ok(outcome) => finish(&outcome, After::default(), context),
+        Err(error) => match Fault::find(&error) {
+            // Another transaction runs, so that this one did not even begin.
+            Some(fault) if fault.kind == Kind::Busy => {
+                let sentence = automatic::skip(sysroot, stateroot, &fault.message)?;
+                writeln!(context.out, "{sentence}")?;
+                Ok(0)
+            }
+            _ => Err(error),
+        },
     }
-    Ok(())
 }

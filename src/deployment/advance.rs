@@ -271,8 +271,7 @@ fn deployed_commits(host: &Host) -> Vec<String> {
 fn live_etc(host: &Host, step: &Advance<'_>) -> Option<(PathBuf, PathBuf)> {
     step.merge?;
     let merge = host.sysroot().merge_deployment(Some(step.stateroot))?;
-    let relative = host.sysroot().deployment_dirpath(&merge);
-    let root = host.path().join(relative.as_str());
+    let root = host.root_of(&merge);
     let current = match host.booted() {
         Some(booted) if booted.equal(&merge) => host.path().join("etc"),
         _ => root.join("etc"),
@@ -287,22 +286,30 @@ pub fn refuse_downgrade(
     new: &StoredImage,
     hint: &str,
 ) -> Result<()> {
-    // A current deployment that is no readable image says nothing about its age.
-    let Ok(before) = store::query_commit(&host.repo(), &current.csum()) else {
-        return Ok(());
-    };
-    match (before.created(), new.created()) {
-        (Some(before), Some(after)) if after < before => Err(Fault::new(
+    let created = new.created();
+    match later_than(host, current, created.as_deref()) {
+        Some(before) => Err(Fault::new(
             Kind::Unsupported,
             format!(
-                "The image {} is older ({after}) than the current one ({before})",
-                new.manifest_digest
+                "The image {} is older ({}) than the current one ({before})",
+                new.manifest_digest,
+                created.unwrap_or_default()
             ),
         )
         .hint(hint)
         .into()),
-        _ => Ok(()),
+        None => Ok(()),
     }
+}
+
+/// Returns when the image of `current` was created, if that was later than `created`.
+///
+/// A deployment that is no readable image says nothing about its age.
+pub fn later_than(host: &Host, current: &ostree::Deployment, created: Option<&str>) -> Option<String> {
+    let before = store::query_commit(&host.repo(), &current.csum())
+        .ok()?
+        .created()?;
+    (created? < before.as_str()).then_some(before)
 }
 
 /// Removes what is no longer needed after a success that a failure here must not turn into an error.

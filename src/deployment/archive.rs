@@ -32,7 +32,7 @@ impl View {
             )
             .hint("deploy an image with `apt-ostree rebase REFERENCE`")
         })?;
-        let root = directory(host, &deployment);
+        let root = host.root_of(&deployment);
         Ok(Self {
             etc: etc_of(host, &deployment),
             places: Places::of(host.path(), &stateroot),
@@ -54,9 +54,9 @@ impl View {
 
 /// Returns the `/etc` that a deployment has now; a staged one takes that of the booted one over.
 fn etc_of(host: &Host, deployment: &ostree::Deployment) -> EtcView {
-    let after = directory(host, deployment).join("usr/etc");
+    let after = host.root_of(deployment).join("usr/etc");
     let booted = host.booted().filter(|_| deployment.is_staged());
-    let source = directory(host, booted.as_ref().unwrap_or(deployment));
+    let source = host.root_of(booted.as_ref().unwrap_or(deployment));
     EtcView {
         current: existing(&source.join("etc")),
         before: Some(source.join("usr/etc")),
@@ -66,9 +66,4 @@ fn etc_of(host: &Host, deployment: &ostree::Deployment) -> EtcView {
 
 fn existing(path: &Path) -> Option<PathBuf> {
     path.is_dir().then(|| path.to_path_buf())
-}
-
-fn directory(host: &Host, deployment: &ostree::Deployment) -> PathBuf {
-    host.path()
-        .join(host.sysroot().deployment_dirpath(deployment).as_str())
 }

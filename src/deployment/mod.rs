@@ -3,6 +3,7 @@
 
 pub mod advance;
 pub mod archive;
+pub mod automatic;
 mod content;
 pub mod finalization;
 pub mod forget;

@@ -54,10 +54,7 @@ pub fn stage(
     };
     let path = match host.booted() {
         Some(booted) if booted.equal(merge) => host.path().join("etc"),
-        _ => host
-            .path()
-            .join(host.sysroot().deployment_dirpath(merge).as_str())
-            .join("etc"),
+        _ => host.root_of(merge).join("etc"),
     };
     let etc = Dir::open_ambient_dir(&path, ambient_authority())
         .with_context(|| format!("Opening {}", path.display()))?;

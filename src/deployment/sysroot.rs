@@ -181,6 +181,21 @@ impl Host {
         &self.path
     }
 
+    /// Returns the directory of a deployment.
+    pub fn root_of(&self, deployment: &ostree::Deployment) -> PathBuf {
+        self.path
+            .join(self.sysroot.deployment_dirpath(deployment).as_str())
+    }
+
+    /// Returns the root whose `/usr` and `/etc` hold the settings for a stateroot: the running system's, else that of
+    /// the deployment that boots next.
+    pub fn settings_root(&self, stateroot: &str) -> PathBuf {
+        match self.merge_deployment(stateroot) {
+            Some(next) if self.booted().is_none() => self.root_of(&next),
+            _ => self.path.clone(),
+        }
+    }
+
     /// Returns the deployment this machine runs from; none for a sysroot it did not boot from.
     pub fn booted(&self) -> Option<ostree::Deployment> {
         self.sysroot.booted_deployment()

@@ -1,6 +1,7 @@
 //! The only modules that touch the machine: programs, the environment, the sysroot lock, mounts, checkpoints.
 
 pub mod attributes;
+pub mod bus;
 pub mod checkpoint;
 pub mod child;
 pub mod clock;
@@ -18,3 +19,4 @@ pub mod runner;
 pub mod sandbox;
 pub mod stderr;
 pub mod surroundings;
+pub mod units;

@@ -1,9 +1,11 @@
 //! `upgrade --check` and `--preview`: what an upgrade would bring, with nothing deployed.
 
 use crate::deployment::advance;
+use crate::deployment::automatic::{self, CachedUpdate};
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
+use crate::host::clock;
 use crate::image::difference::ManifestDifference;
 use crate::image::pull;
 use crate::image::reference::ImageReference;
@@ -11,6 +13,7 @@ use crate::layer::packages::{self, PackageDifference};
 use crate::layer::record;
 use crate::report::Report;
 use anyhow::{Context, Result};
+use ostree_ext::glib;
 
 /// An update that the registry has and this host does not.
 #[derive(Clone, Debug)]
@@ -58,6 +61,36 @@ pub fn check(host: &Host, stateroot: Option<&str>) -> Result<Option<Available>> 
         manifest_digest: remote.manifest_digest,
         packages: None,
     }))
+}
+
+/// Notes what a check found, for `status`; an earlier find is forgotten when nothing is found now.
+pub fn remember(host: &Host, stateroot: Option<&str>, found: Option<&Available>) -> Result<()> {
+    let stateroot = host.stateroot(stateroot)?;
+    if found.is_none() && automatic::read(host, &stateroot).is_ok_and(|notes| notes.cached_update.is_none()) {
+        return Ok(());
+    }
+    let update = found.map(|found| found.cached(&stateroot));
+    automatic::note(host, &stateroot, |notes| notes.cached_update = update)
+}
+
+impl Available {
+    /// Returns what is noted and shown of it.
+    pub fn cached(&self, stateroot: &str) -> CachedUpdate {
+        let created = self.created.as_deref();
+        let created =
+            created.and_then(|text| glib::DateTime::from_iso8601(text, Some(&glib::TimeZone::utc())).ok());
+        CachedUpdate {
+            osname: stateroot.to_owned(),
+            container_image_reference: self.reference.to_string(),
+            container_image_reference_digest: self.manifest_digest.clone(),
+            version: self.version.clone(),
+            timestamp: created.and_then(|time| u64::try_from(time.to_unix()).ok()),
+            ref_has_new_commit: true,
+            manifest_diff: (&self.layers).into(),
+            package_diff: self.packages.clone(),
+            noticed: clock::seconds(),
+        }
+    }
 }
 
 /// Checks as [`check`] does and compares packages, for which the layers must be fetched; an `upgrade` that follows

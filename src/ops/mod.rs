@@ -1,8 +1,10 @@
 //! One file per verb: plan (pure) -> prepare (invisible) -> publish (one atomic step) -> [`Outcome`].
 //!
-//! Siblings never call one another; what several need lies in `deployment`, `image` or `boot`.
+//! Siblings never call one another, but for `request` and `automatic`, which are made of other verbs; what several need
+//! lies in `deployment`, `image` or `boot`.
 
 pub mod apply_live;
+pub mod automatic;
 pub mod build;
 pub mod check;
 pub mod cleanup;

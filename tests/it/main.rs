@@ -6,6 +6,7 @@ mod archive_refresh;
 mod archive_solve;
 mod archive_support;
 mod archive_verbs;
+mod automatic;
 mod build;
 mod cli_source;
 mod config;

@@ -13,8 +13,8 @@ use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::ops::store::Store;
 use crate::ops::{
-    Outcome, apply_live, cleanup, deploy, finalize, image, initramfs, initramfs_etc, install, kargs,
-    overrides, pin, rebase, refresh_md, reset, rollback, uninstall, upgrade, usroverlay,
+    Outcome, apply_live, automatic, cleanup, deploy, finalize, image, initramfs, initramfs_etc, install,
+    kargs, overrides, pin, rebase, refresh_md, reset, rollback, uninstall, upgrade, usroverlay,
 };
 use crate::report::Report;
 use anyhow::Result;
@@ -46,6 +46,7 @@ pub enum Request {
     ApplyLive(apply_live::Options),
     Usroverlay(usroverlay::Options),
     RefreshMd(refresh_md::Options),
+    AutomaticUpdate(automatic::Options),
     ImagePull(image::Named),
     ImageRemove(image::Named),
     ImagePrune(image::Unneeded),
@@ -118,6 +119,7 @@ impl Request {
             Self::ApplyLive(_) => "apply-live",
             Self::Usroverlay(_) => "usroverlay",
             Self::RefreshMd(_) => "refresh-md",
+            Self::AutomaticUpdate(_) => "automatic-update",
             Self::ImagePull(_) => "image-pull",
             Self::ImageRemove(_) => "image-remove",
             Self::ImagePrune(_) => "image-prune",
@@ -165,6 +167,7 @@ impl Request {
             Self::ApplyLive(options) => apply_live::run(&host, options, report),
             Self::Usroverlay(options) => usroverlay::run(&host, options),
             Self::RefreshMd(options) => refresh_md::run(&host, options, report),
+            Self::AutomaticUpdate(options) => automatic::run(&host, options, report),
             Self::ImagePull(named) => image::pull(&Store::Sysroot(host), named, report)
                 .map(|pulled| Outcome::Pulled(Box::new(pulled))),
             Self::ImageRemove(named) => {

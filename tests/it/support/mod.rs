@@ -6,6 +6,7 @@
 //! - [`debian`]: a copy of the real bootable Debian image in a sysroot, and a place to layer on it;
 //! - [`installation`]: plans made by hand and their run on that image;
 //! - [`debian_machine`]: a host that runs the real Debian image and has an apt repository;
+//! - [`desktop`]: a bus with stand-ins for NetworkManager and logind;
 //! - [`home`]: a home directory of its own, so that no test sees the machine's policy, credentials or mirrors;
 //! - [`layer`], [`image`]: OCI images written without podman, whole and damaged ones;
 //! - [`machine`]: a scratch sysroot that follows images of a registry, and the program under test;
@@ -25,6 +26,7 @@ pub mod archive;
 pub mod base;
 pub mod debian;
 pub mod debian_machine;
+pub mod desktop;
 pub mod home;
 pub mod image;
 pub mod installation;
