@@ -9,6 +9,7 @@ mod available;
 mod build;
 mod cleanup;
 mod completion;
+mod config;
 pub mod container;
 mod db;
 mod deploy;
@@ -138,6 +139,7 @@ enum Verb {
     /// Build images: make a plain Debian root bootable, check an image
     #[command(subcommand)]
     Container(container::Command),
+    Config(config::Arguments),
     Completion(completion::Arguments),
     #[command(hide = true)]
     RecordBoot(record_boot::Arguments),
@@ -342,6 +344,7 @@ fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Re
         Verb::Db(command) => db::run(command, &mut context),
         Verb::Provision(command) => provision::run(command, context.out, context.report),
         Verb::Container(command) => container::run(command, context.out, context.report),
+        Verb::Config(arguments) => config::run(arguments, &mut context),
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
         Verb::Generate(command) => generate::run(command, Cli::command(), &mut context),
     }

@@ -2,6 +2,7 @@
 //!
 //! [`Packages`] and [`SetUp`] are what a person or a program asks for; [`Layering`] is what comes of it.
 
+use crate::config::Config;
 use crate::deployment::advance;
 use crate::deployment::origin::Origin;
 use crate::deployment::prune;
@@ -166,6 +167,30 @@ impl Layering {
             && self.debconf.is_none()
     }
 
+    /// Fails where the settings forbid changes; going back to the image alone is none.
+    fn require_unlocked(&self, host: &Host, stateroot: &str) -> Result<()> {
+        let locked = Config::load(&host.settings_root(stateroot))?.layering.locked;
+        if !locked || self.change.forgets_everything() && self.adds_nothing() {
+            return Ok(());
+        }
+        Err(Fault::new(
+            Kind::Denied,
+            "Nothing may be changed on top of the image: `layering.locked` is set",
+        )
+        .hint("see where it is set with `apt-ostree config`; `apt-ostree reset` brings the image alone back")
+        .into())
+    }
+
+    fn adds_nothing(&self) -> bool {
+        let change = &self.change;
+        self.install_files.is_empty()
+            && self.replace_files.is_empty()
+            && change.install.is_empty()
+            && change.remove.is_empty()
+            && change.replace.is_empty()
+            && change.initramfs.is_none()
+    }
+
     /// Changes the requests of the next deployment's origin; files are taken into the host's store.
     ///
     /// Fails with every mistake by package. What was taken into the store goes with the next success.
@@ -179,6 +204,7 @@ impl Layering {
             return Ok(Requested { active: Vec::new() });
         }
         let host = lock.host();
+        self.require_unlocked(host, next.stateroot)?;
         let before = match next.origin.intent() {
             Err(_) if self.change.forgets_everything() => {
                 // What cannot be read is forgotten with the rest.

@@ -8,6 +8,7 @@ pub mod automatic;
 pub mod build;
 pub mod check;
 pub mod cleanup;
+pub mod config;
 pub mod db;
 pub mod deploy;
 pub mod finalize;

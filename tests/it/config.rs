@@ -5,7 +5,7 @@
     reason = "a failed step of a test has nobody else to tell"
 )]
 
-use crate::support::write;
+use crate::support::{machine::Machine, write};
 use apt_ostree::config::{Config, Effective, Policy};
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -177,4 +177,83 @@ fn the_document_tells_of_every_key_and_of_no_other() {
         .map(|setting| setting.key.to_owned())
         .collect();
     assert_eq!(told, known);
+}
+
+/// Writes a fragment into the `/etc` of the deployment that boots next.
+fn set(machine: &Machine, text: &str) {
+    write(machine.root(0).join(LOCAL).join("50-test.toml"), text);
+}
+
+#[test]
+fn the_verb_shows_what_is_in_force_and_where_it_comes_from() {
+    let machine = Machine::deployed();
+    set(&machine, "[daemon]\nidle-exit = \"5min\"\n");
+    let out = machine.ok(&["config"]);
+    assert!(
+        out.starts_with(
+            "[daemon]\nidle-exit = \"5min\"  # /etc/apt-ostree/config.d/50-test.toml\n\n[automatic-updates]\n"
+        ),
+        "{out}"
+    );
+    assert!(out.contains("\npolicy = \"none\"  # default\n"), "{out}");
+    // What is printed is a fragment.
+    assert!(
+        Config::load(root(&[(LOCAL, "1.toml", &out)]).path()).is_ok(),
+        "{out}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&machine.ok(&["config", "--json"])).unwrap();
+    assert_eq!(json["daemon"]["idle-exit"]["value"], "5min");
+    assert_eq!(
+        json["daemon"]["idle-exit"]["file"],
+        "/etc/apt-ostree/config.d/50-test.toml"
+    );
+    assert_eq!(
+        json["automatic-updates"]["maintenance-window"]["value"],
+        serde_json::json!([])
+    );
+    assert!(json["countme"]["enabled"]["file"].is_null());
+
+    set(&machine, "[daemon]\nidle-exit = 5\nx = 1\n");
+    let errors = machine.fails(1, &["config"]);
+    assert!(
+        errors.contains("/etc/apt-ostree/config.d/50-test.toml:2:13: ")
+            && errors.contains("50-test.toml:3:1: "),
+        "{errors}"
+    );
+    // Broken settings keep nobody from seeing the deployments.
+    let status = machine.status();
+    assert!(
+        status["problems"][0]
+            .as_str()
+            .unwrap()
+            .contains("50-test.toml:2:13"),
+        "{status}"
+    );
+    assert_eq!(status["deployments"][0]["version"], "1");
+}
+
+#[test]
+fn locked_layering_refuses_changes_and_lets_updates_and_reset_pass() {
+    let machine = Machine::deployed();
+    set(&machine, "[layering]\nlocked = true\n");
+    let before = machine.state();
+    for verb in [
+        &["install", "htop"][..],
+        &["uninstall", "htop"],
+        &["override", "remove", "htop"],
+        &["initramfs", "--enable"],
+        &["upgrade", "--install", "htop"],
+        &["reset", "--install", "htop"],
+    ] {
+        let errors = machine.fails(1, verb);
+        assert!(
+            errors.contains("`layering.locked` is set") && errors.contains("hint: see where it is set"),
+            "{verb:?}: {errors}"
+        );
+        assert_eq!(machine.state(), before, "{verb:?}");
+    }
+    machine.ok(&["reset"]);
+    machine.publish("2", []);
+    machine.ok(&["upgrade"]);
+    assert_eq!(machine.versions(), ["2", "1"]);
 }
