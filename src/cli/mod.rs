@@ -11,6 +11,7 @@ mod cleanup;
 mod completion;
 mod config;
 pub mod container;
+mod countme;
 mod db;
 mod deploy;
 mod finalize;
@@ -143,6 +144,8 @@ enum Verb {
     Completion(completion::Arguments),
     #[command(hide = true)]
     RecordBoot(record_boot::Arguments),
+    #[command(hide = true)]
+    Countme(countme::Arguments),
     #[command(subcommand, hide = true)]
     Generate(generate::Command),
 }
@@ -346,6 +349,7 @@ fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Re
         Verb::Container(command) => container::run(command, context.out, context.report),
         Verb::Config(arguments) => config::run(arguments, &mut context),
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
+        Verb::Countme(arguments) => countme::run(arguments, &mut context),
         Verb::Generate(command) => generate::run(command, Cli::command(), &mut context),
     }
 }

@@ -19,6 +19,7 @@ mod conflicts;
 mod deb;
 pub(crate) mod debconf;
 mod dkms;
+pub mod download;
 pub mod etc;
 mod expected;
 mod explain;

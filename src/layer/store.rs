@@ -58,29 +58,7 @@ pub fn download_url(places: &Places, uri: &str) -> Result<LocalPackage> {
     }
     let folder = tempfile::tempdir().context("Making a temporary folder")?;
     let file = folder.path().join("package.deb");
-    let configuration = folder.path().join("apt.conf");
-    // Neither configuration nor hooks of this machine: only apt's own transport.
-    let text =
-        "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\nAPT::Sandbox::User \"root\";\n";
-    std::fs::write(&configuration, text)?;
-    let output = Cmd::new("/usr/lib/apt/apt-helper")
-        .env("APT_CONFIG", &configuration)
-        .env("LC_ALL", "C.UTF-8")
-        .args(["-q", super::acquire::OPTION, "download-file", uri])
-        .arg(&file)
-        .output()?;
-    if !output.status.success() {
-        let log = String::from_utf8_lossy(&output.stderr);
-        let failure = super::acquire::failures(&log).into_iter().next();
-        return Err(match failure {
-            Some(failure) => Fault::new(
-                failure.trouble.kind(),
-                format!("{uri} cannot be fetched: {}", failure.message),
-            )
-            .into(),
-            None => anyhow::anyhow!("{}", super::acquire::errors(&log)),
-        });
-    }
+    super::download::fetch(uri, &file, None)?;
     keep(places, File::open(&file)?, uri)
 }
 

@@ -9,6 +9,7 @@ pub mod build;
 pub mod check;
 pub mod cleanup;
 pub mod config;
+pub mod countme;
 pub mod db;
 pub mod deploy;
 pub mod finalize;

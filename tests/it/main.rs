@@ -10,6 +10,7 @@ mod automatic;
 mod build;
 mod cli_source;
 mod config;
+mod countme;
 mod credentials;
 mod db;
 mod docs;
