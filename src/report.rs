@@ -98,6 +98,8 @@ pub enum Unit {
     Actions,
     /// Maintainer scripts of packages; triggers are not known beforehand and not among them.
     Scripts,
+    /// Objects of the repository that are checked.
+    Objects,
 }
 
 /// So many of a unit.

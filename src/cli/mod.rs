@@ -15,6 +15,7 @@ mod countme;
 mod db;
 mod deploy;
 mod finalize;
+mod fsck;
 mod generate;
 mod image;
 mod info;
@@ -141,6 +142,8 @@ enum Verb {
     #[command(subcommand)]
     Container(container::Command),
     Config(config::Arguments),
+    #[command(long_flag = "validate")]
+    Fsck(fsck::Arguments),
     Completion(completion::Arguments),
     #[command(hide = true)]
     RecordBoot(record_boot::Arguments),
@@ -348,6 +351,7 @@ fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Re
         Verb::Provision(command) => provision::run(command, context.out, context.report),
         Verb::Container(command) => container::run(command, context.out, context.report),
         Verb::Config(arguments) => config::run(arguments, &mut context),
+        Verb::Fsck(arguments) => fsck::run(arguments, &mut context),
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
         Verb::Countme(arguments) => countme::run(arguments, &mut context),
         Verb::Generate(command) => generate::run(command, Cli::command(), &mut context),

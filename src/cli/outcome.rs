@@ -1,6 +1,6 @@
 //! What a verb prints when it is done, and the exit status it ends with.
 
-use crate::cli::{Context, UNCHANGED, apply_live, db, transaction};
+use crate::cli::{Context, UNCHANGED, apply_live, db, fsck, transaction};
 use crate::deployment::staging::Published;
 use crate::ops::{Outcome, reboot};
 use anyhow::Result;
@@ -55,6 +55,7 @@ pub(crate) fn finish(outcome: &Outcome, after: After, context: &mut Context<'_>)
                 HumanBytes(pulled.bytes_fetched)
             )?;
         }
+        Outcome::Checked(checkup) => return fsck::print(checkup, after.json, context.out),
         Outcome::Freed(freed) => writeln!(
             context.out,
             "Removed {} images and {} layers ({} objects, {})",

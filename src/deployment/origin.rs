@@ -60,6 +60,14 @@ impl Origin {
         Ok(Self { file: copy })
     }
 
+    /// Returns the origin that stands in a file; fails on text that is no key file.
+    pub fn parse(text: &str) -> Result<Self> {
+        let file = glib::KeyFile::new();
+        file.load_from_data(text, glib::KeyFileFlags::KEEP_COMMENTS)
+            .context("Reading an origin file")?;
+        Ok(Self { file })
+    }
+
     /// Returns the image this origin follows; none for a host that follows an OSTree branch.
     ///
     /// Fails when the reference cannot be read.

@@ -14,7 +14,8 @@ use anyhow::{Context, Result};
 use fn_error_context::context;
 use ostree_ext::gio;
 
-const PREFIX: &str = "ostree/container/baseimage/apt-ostree";
+/// Prefix of the refs that keep what deployments need.
+pub const PREFIX: &str = "ostree/container/baseimage/apt-ostree";
 
 /// Makes the keep-alive refs name exactly the commits of the current deployments and what those were derived from,
 /// adding before it removes.

@@ -19,9 +19,7 @@ const ENTRIES: &str = "boot/loader/entries";
 pub fn deployments(root: &Path) -> Result<Vec<DeploymentState>> {
     let sysroot = Dir::open_ambient_dir(root, ambient_authority())
         .with_context(|| format!("Opening {}", root.display()))?;
-    let running = std::fs::read_to_string("/proc/cmdline")
-        .map(|line| ostree_argument(&line))
-        .unwrap_or_default();
+    let running = running();
     let mut entries = Vec::new();
     for entry in sysroot
         .read_dir(ENTRIES)
@@ -49,6 +47,12 @@ pub fn deployments(root: &Path) -> Result<Vec<DeploymentState>> {
         .iter()
         .map(|(_, name, options)| read(&sysroot, name, options, running.as_deref()))
         .collect())
+}
+
+/// Returns the link to a deployment that the running kernel was started with.
+pub fn running() -> Option<String> {
+    let line = std::fs::read_to_string("/proc/cmdline").ok()?;
+    ostree_argument(&line)
 }
 
 fn read(sysroot: &Dir, entry: &str, options: &str, running: Option<&str>) -> DeploymentState {
@@ -99,8 +103,9 @@ fn read_origin(sysroot: &Dir, path: &Path) -> Result<Option<String>> {
         .map(|value| value.to_string()))
 }
 
-/// Follows `/ostree/boot.N/STATEROOT/BOOTCSUM/SERIAL` to the deployment directory, without leaving the sysroot.
-fn resolve(sysroot: &Dir, link: &str) -> Option<(String, String, i32, PathBuf)> {
+/// Follows `/ostree/boot.N/STATEROOT/BOOTCSUM/SERIAL` to a stateroot, a commit, a serial and the deployment's directory
+/// without the serial, without leaving the sysroot; nothing where the link leads to no deployment.
+pub fn resolve(sysroot: &Dir, link: &str) -> Option<(String, String, i32, PathBuf)> {
     let target = sysroot.read_link(link.trim_start_matches('/')).ok()?;
     let name = target.file_name()?.to_str()?;
     let (checksum, serial) = name.split_once('.')?;

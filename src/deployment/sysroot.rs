@@ -9,7 +9,7 @@ use crate::report::Report;
 use anyhow::{Context, Result};
 use fn_error_context::context;
 use ostree_ext::{gio, ostree};
-use std::os::fd::BorrowedFd;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Host {
     sysroot: ostree::Sysroot,
     path: PathBuf,
     journal: Option<Journal>,
+    /// Whether libostree has read what is deployed; before, it must not be asked.
+    is_loaded: Cell<bool>,
 }
 
 /// The right to change a sysroot; given back when dropped.
@@ -48,6 +50,18 @@ impl Host {
     /// Needs neither root nor the lock. `verb` is named in the guidance when there is no sysroot. With `writes`
     /// the process must already be in a mount namespace of its own, where libostree makes `/sysroot` writable.
     pub fn open(path: Option<&Path>, verb: &str, writes: bool) -> Result<Self> {
+        let host = Self::open_unloaded(path, verb, writes)?;
+        host.load()?;
+        if path.is_none() && host.booted().is_none() {
+            return Err(environment::guidance(&host.path, verb, false).into());
+        }
+        Ok(host)
+    }
+
+    /// Opens a sysroot as [`Host::open`] does, and does not ask libostree yet what is deployed.
+    ///
+    /// Until [`Host::load`] succeeded it has no deployments, and its repository must not be asked for.
+    pub fn open_unloaded(path: Option<&Path>, verb: &str, writes: bool) -> Result<Self> {
         let real = path.unwrap_or(Path::new("/")).to_path_buf();
         if path.is_none() && !real.join("run/ostree-booted").exists() {
             return Err(environment::guidance(&real, verb, false).into());
@@ -70,17 +84,21 @@ impl Host {
         if writes {
             sysroot.set_mount_namespace_in_use();
         }
-        sysroot
-            .load(gio::Cancellable::NONE)
-            .with_context(|| format!("Loading the sysroot {}", real.display()))?;
-        if path.is_none() && sysroot.booted_deployment().is_none() {
-            return Err(environment::guidance(&real, verb, false).into());
-        }
         Ok(Self {
             sysroot,
             path: real,
             journal: None,
+            is_loaded: Cell::new(false),
         })
+    }
+
+    /// Lets libostree read what is deployed; fails on a sysroot that it refuses.
+    pub fn load(&self) -> Result<()> {
+        self.sysroot
+            .load(gio::Cancellable::NONE)
+            .with_context(|| format!("Loading the sysroot {}", self.path.display()))?;
+        self.is_loaded.set(true);
+        Ok(())
     }
 
     /// Lets the transaction journal begin its record when the sysroot is locked, and announce there what is published.
@@ -111,14 +129,31 @@ impl Host {
         Ok(lock)
     }
 
-    /// Takes the lock and no more.
-    #[context("Locking the sysroot")]
+    /// Takes the lock of a sysroot that libostree may refuse, to mend it: interrupted transactions are left as they are.
+    pub fn lock_to_mend(&self, verb: &str, patience: Patience, report: &dyn Report) -> Result<WriteLock<'_>> {
+        let lock = self.acquire_unloaded(verb, patience, report)?;
+        if let Some(journal) = &self.journal {
+            journal.begin(&lock, report)?;
+        }
+        Ok(lock)
+    }
+
+    /// Takes the lock, reads again what is deployed, and does no more.
     pub(super) fn acquire(
         &self,
         verb: &str,
         patience: Patience,
         report: &dyn Report,
     ) -> Result<WriteLock<'_>> {
+        let lock = self.acquire_unloaded(verb, patience, report)?;
+        self.sysroot
+            .load_if_changed(gio::Cancellable::NONE)
+            .context("Loading the sysroot again")?;
+        Ok(lock)
+    }
+
+    #[context("Locking the sysroot")]
+    fn acquire_unloaded(&self, verb: &str, patience: Patience, report: &dyn Report) -> Result<WriteLock<'_>> {
         environment::require_root(verb)?;
         let mut told = false;
         while !self.sysroot.try_lock().map_err(|error| self.lock_error(error))? {
@@ -144,9 +179,6 @@ impl Host {
         }
         let lock = WriteLock { host: self };
         self.require_writable()?;
-        self.sysroot
-            .load_if_changed(gio::Cancellable::NONE)
-            .context("Loading the sysroot again")?;
         Ok(lock)
     }
 
@@ -158,8 +190,8 @@ impl Host {
     }
 
     fn require_writable(&self) -> Result<()> {
-        let repo = self.sysroot.repo();
-        let state = with_fd(repo.dfd(), |fd| rustix::fs::fstatvfs(fd))?;
+        let repo = self.path.join("ostree/repo");
+        let state = rustix::fs::statvfs(&repo).with_context(|| format!("Looking at {}", repo.display()))?;
         if state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
             return Err(read_only(&self.path).into());
         }
@@ -198,11 +230,14 @@ impl Host {
 
     /// Returns the deployment this machine runs from; none for a sysroot it did not boot from.
     pub fn booted(&self) -> Option<ostree::Deployment> {
-        self.sysroot.booted_deployment()
+        self.is_loaded.get().then(|| self.sysroot.booted_deployment())?
     }
 
     /// Returns all deployments in boot order; a staged one comes first.
     pub fn deployments(&self) -> Vec<ostree::Deployment> {
+        if !self.is_loaded.get() {
+            return Vec::new();
+        }
         self.sysroot.deployments()
     }
 
@@ -309,15 +344,4 @@ fn read_only(path: &Path) -> Fault {
         "mount it writable, for example with `mount -o remount,rw {}`",
         path.display()
     ))
-}
-
-/// Calls `action` with a raw descriptor that a libostree object owns.
-#[expect(unsafe_code, reason = "libostree hands out descriptors as integers")]
-fn with_fd<T, E: Into<anyhow::Error>>(
-    fd: i32,
-    action: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>,
-) -> Result<T> {
-    // SAFETY: every caller passes a descriptor that the libostree object it holds keeps open during this call.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    action(fd).map_err(Into::into)
 }

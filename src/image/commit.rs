@@ -129,6 +129,16 @@ pub fn write_plain(repo: &ostree::Repo, root: &Directory) -> Result<String> {
     )
 }
 
+/// Returns whether a commit is here and, as far as is known, everything it names: one that was found to lack objects is
+/// marked as partial.
+pub fn is_whole(repo: &ostree::Repo, checksum: &str) -> Result<bool> {
+    if !repo.has_object(ostree::ObjectType::Commit, checksum, gio::Cancellable::NONE)? {
+        return Ok(false);
+    }
+    let (_, state) = repo.load_commit(checksum)?;
+    Ok(!state.contains(ostree::RepoCommitState::PARTIAL))
+}
+
 /// Reads a commit object from its bytes.
 pub fn parse(bytes: &[u8]) -> Result<Commit> {
     Commit::read(&variant(bytes)?)

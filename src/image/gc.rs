@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 /// Refs of deployments, and of the commits that locally derived ones were made from. Other programs keep theirs
 /// in the same places.
-const DEPLOYMENT_REF_PREFIXES: &[&str] = &[
+pub const DEPLOYMENT_REF_PREFIXES: &[&str] = &[
     "ostree/0",
     "ostree/1",
     "ostree/container/baseimage",

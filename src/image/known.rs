@@ -58,9 +58,7 @@ impl Layers {
                 continue;
             }
             let digest = layer.digest().to_string();
-            let mut commit = repo
-                .resolve_rev(&store::layer_ref(&digest), true)?
-                .map(String::from);
+            let mut commit = store::whole_layer(repo, &digest)?;
             if commit.is_none() {
                 let elsewhere = match &elsewhere {
                     Some(known) => known,
@@ -112,8 +110,8 @@ fn stored_diff_ids(repo: &ostree::Repo) -> Result<HashMap<String, String>> {
             if known.contains_key(diff_id) {
                 continue;
             }
-            if let Some(commit) = repo.resolve_rev(&store::layer_ref(layer.digest().as_ref()), true)? {
-                known.insert(diff_id.clone(), commit.to_string());
+            if let Some(commit) = store::whole_layer(repo, layer.digest().as_ref())? {
+                known.insert(diff_id.clone(), commit);
             }
         }
     }

@@ -54,6 +54,9 @@ pub(super) fn longest(
 ) -> Result<Option<(usize, Directory)>> {
     let mut best: Option<(usize, Directory)> = None;
     for commit in store::refs_below(repo, REF_PREFIX)?.into_values() {
+        if !commit::is_whole(repo, &commit)? {
+            continue;
+        }
         let found = Commit::load(repo, &commit).and_then(|mut commit| {
             if commit.importer() != Some(super::IMPORTER_VERSION.to_owned()) {
                 return Ok(None);

@@ -148,7 +148,8 @@ impl Pull<'_> {
     fn run(&self) -> Result<Pulled> {
         let digest = self.source.manifest_digest();
         match store::find(self.repo, self.reference) {
-            Ok(Some(image)) if image.manifest_digest == digest => {
+            // What was found to be damaged is imported again.
+            Ok(Some(image)) if image.manifest_digest == digest && store::is_whole(self.repo, &image)? => {
                 self.check(&image.manifest, &image.config)?;
                 return Ok(Pulled {
                     image,
@@ -362,6 +363,8 @@ impl Pull<'_> {
         );
         for (name, commit) in &refs {
             self.repo.transaction_set_ref(None, name, Some(commit));
+            // Whatever it lacked before, everything it names was stored or is here.
+            self.repo.mark_commit_partial(commit, false)?;
         }
         Ok(commit)
     }

@@ -3,7 +3,8 @@
 //! Names and metadata are those of ostree-ext, so that `ostree container`, bootc and this program read each
 //! other's images: a ref for each image and for each layer, and manifest and configuration in the image's commit.
 
-use super::commit::{Commit, KEY_CONFIG, KEY_MANIFEST, KEY_MANIFEST_DIGEST};
+use super::commit::{self, Commit, KEY_CONFIG, KEY_MANIFEST, KEY_MANIFEST_DIGEST};
+use super::merged;
 use super::reference::{IMAGE_REF_PREFIX, ImageReference};
 use anyhow::{Context, Result};
 use fn_error_context::context;
@@ -100,6 +101,29 @@ pub fn seconds(created: Option<&str>) -> u64 {
 pub fn layer_ref(digest: &str) -> String {
     refescape::prefix_escape_for_ref(LAYER_REF_PREFIX, digest)
         .expect("a digest is not empty and holds no zero byte")
+}
+
+/// Returns the commit of the layer with this digest, where it is stored and not known to lack objects.
+pub(super) fn whole_layer(repo: &ostree::Repo, digest: &str) -> Result<Option<String>> {
+    match repo.resolve_rev(&layer_ref(digest), true)? {
+        Some(layer) if commit::is_whole(repo, &layer)? => Ok(Some(layer.to_string())),
+        _ => Ok(None),
+    }
+}
+
+/// Returns whether an image and all its layers are stored, and none of them is known to lack objects.
+pub(super) fn is_whole(repo: &ostree::Repo, image: &StoredImage) -> Result<bool> {
+    for layer in image.manifest.layers() {
+        if whole_layer(repo, layer.digest().as_ref())?.is_none() {
+            return Ok(false);
+        }
+    }
+    commit::is_whole(repo, &image.commit)
+}
+
+/// Returns the ref that holds the merges of the first layers of the image with this manifest.
+pub fn merges_ref(manifest_digest: &str) -> Result<String> {
+    merged::ref_name(manifest_digest)
 }
 
 /// Reads what an image commit, or one derived from it, tells of its image.

@@ -5,6 +5,7 @@
 
 use crate::fault::{Fault, Kind};
 use crate::host::checkpoint;
+use crate::image::commit as stored;
 use crate::layer::answers;
 use crate::layer::archive::Archive;
 use crate::layer::commit;
@@ -232,7 +233,9 @@ impl Solved<'_> {
         let wanted = state(&self.input, &self.plan);
         for commit in previous {
             let known = record::read(self.input.repo, commit)?;
-            if known.is_some_and(|known| known.state == wanted) {
+            // One that was found to lack objects is made again.
+            if known.is_some_and(|known| known.state == wanted) && stored::is_whole(self.input.repo, commit)?
+            {
                 self.stage.close()?;
                 return Ok(commit.clone());
             }

@@ -41,6 +41,10 @@ pub fn commit(repo: &ostree::Repo, base: &str, stage: &Stage, record: &Record) -
     transaction
         .commit(gio::Cancellable::NONE)
         .context("Committing the transaction")?;
+    if commit::is_whole(repo, base)? {
+        // The same commit may have lacked objects before.
+        repo.mark_commit_partial(&name, false)?;
+    }
     Ok(name)
 }
 

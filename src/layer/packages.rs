@@ -14,7 +14,7 @@ use std::path::Path;
 const PLACES: [&str; 2] = ["usr/lib/sysimage/dpkg/status", "var/lib/dpkg/status"];
 
 /// The states of a package whose files are there and set up.
-pub(super) const INSTALLED: [&str; 3] = ["installed", "triggers-pending", "triggers-awaited"];
+pub const INSTALLED: [&str; 3] = ["installed", "triggers-pending", "triggers-awaited"];
 
 /// Installed packages: `(name, architecture)` to version.
 pub type Packages = BTreeMap<(String, String), String>;

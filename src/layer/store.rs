@@ -22,7 +22,7 @@ use tempfile::NamedTempFile;
 const BUFFER: usize = 1 << 20;
 
 /// Returns where the file of a local package is kept.
-pub(super) fn path(state: &Path, sha256: &str) -> PathBuf {
+pub fn path(state: &Path, sha256: &str) -> PathBuf {
     state.join("local").join(format!("{sha256}.deb"))
 }
 

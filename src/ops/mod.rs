@@ -13,6 +13,7 @@ pub mod countme;
 pub mod db;
 pub mod deploy;
 pub mod finalize;
+pub mod fsck;
 pub mod image;
 pub mod info;
 pub mod initramfs;
@@ -91,6 +92,8 @@ pub enum Outcome {
     Pulled(Box<Pulled>),
     /// Images, layers and objects that nothing needs were removed.
     Freed(Collected),
+    /// The sysroot was looked at and mended as far as that goes.
+    Checked(Box<fsck::Checkup>),
 }
 
 /// What every verb that writes takes.

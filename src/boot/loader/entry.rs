@@ -7,13 +7,16 @@ use cap_std_ext::cap_std::fs::Dir;
 use fn_error_context::context;
 
 /// One boot entry as libostree wrote it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) title: String,
-    pub(super) options: String,
-    pub(super) linux: String,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// What the menu shows.
+    pub title: String,
+    /// The kernel arguments.
+    pub options: String,
+    /// The kernel.
+    pub linux: String,
     /// The initramfs, and the archives that are loaded behind it.
-    pub(super) initrds: Vec<String>,
+    pub initrds: Vec<String>,
 }
 
 impl Entry {
@@ -35,8 +38,8 @@ impl Entry {
         entry
     }
 
-    /// The argument that names the deployment; no two entries share it.
-    pub(super) fn ostree(&self) -> Option<&str> {
+    /// Returns the argument that names the deployment; no two entries share it.
+    pub fn ostree(&self) -> Option<&str> {
         self.options
             .split_whitespace()
             .find(|word| word.starts_with("ostree="))
@@ -54,8 +57,10 @@ pub(super) fn check_safe(boot: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Returns the boot entries, newest first.
-pub(super) fn entries(boot: &Dir) -> Result<Vec<(String, Entry)>> {
+/// Returns libostree's boot entries below `boot` with the names of their files, what boots first first.
+///
+/// Fails when one of them cannot be read.
+pub fn entries(boot: &Dir) -> Result<Vec<(String, Entry)>> {
     let directory = boot
         .open_dir("loader/entries")
         .context("Opening loader/entries")?;

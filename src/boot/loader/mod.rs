@@ -13,6 +13,7 @@ mod entry;
 mod grub2;
 mod script;
 
+pub use entry::{Entry, entries};
 pub use grub2::{check_boot_prefix, check_grub_cfg, check_ready, first_grub_cfg};
 pub use script::grub_safe;
 
@@ -133,10 +134,15 @@ impl Loader {
     }
 }
 
+/// Returns whether the script is this version's; also where another boot loader is, which has none.
+pub fn is_current(boot: &Dir) -> Result<bool> {
+    Ok(Loader::detect(boot)? != Loader::Grub || boot.read_to_string(GRUB_CFG_PATH)? == GRUB_CFG)
+}
+
 /// Replaces the script of an earlier version of this program; does nothing where another boot loader is.
 #[context("Bringing the boot loader's script up to date")]
 pub fn refresh(boot: &Dir) -> Result<()> {
-    if Loader::detect(boot)? == Loader::Grub && boot.read_to_string(GRUB_CFG_PATH)? != GRUB_CFG {
+    if !is_current(boot)? {
         boot.atomic_write(GRUB_CFG_PATH, GRUB_CFG)?;
     }
     Ok(())

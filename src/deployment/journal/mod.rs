@@ -10,8 +10,7 @@ mod recover;
 
 pub use record::{Begun, Ending, FORMAT, Finished, KEPT, Line, Record, Records};
 pub(super) use record::{open_to_read, shared_folder};
-pub(super) use recover::recover_locked;
-pub use recover::{Recovered, last_interrupted, recover};
+pub use recover::{Recovered, last_interrupted, recover, recover_locked};
 
 use crate::deployment::history::Facts;
 use crate::deployment::origin;

@@ -56,10 +56,7 @@ pub fn recover(host: &Host, report: &dyn Report) -> Result<Vec<Recovered>> {
 ///
 /// What cannot be read or removed is a warning, because no later transaction may fail for an earlier one.
 #[fn_error_context::context("Looking for interrupted transactions")]
-pub(in crate::deployment) fn recover_locked(
-    lock: &WriteLock<'_>,
-    report: &dyn Report,
-) -> Result<Vec<Recovered>> {
+pub fn recover_locked(lock: &WriteLock<'_>, report: &dyn Report) -> Result<Vec<Recovered>> {
     let host = lock.host();
     let Some(records) = Records::open(host.path())? else {
         return Ok(Vec::new());

@@ -13,8 +13,8 @@ use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::ops::store::Store;
 use crate::ops::{
-    Outcome, apply_live, automatic, cleanup, deploy, finalize, image, initramfs, initramfs_etc, install,
-    kargs, overrides, pin, rebase, refresh_md, reset, rollback, uninstall, upgrade, usroverlay,
+    Outcome, apply_live, automatic, cleanup, deploy, finalize, fsck, image, initramfs, initramfs_etc,
+    install, kargs, overrides, pin, rebase, refresh_md, reset, rollback, uninstall, upgrade, usroverlay,
 };
 use crate::report::Report;
 use anyhow::Result;
@@ -50,6 +50,7 @@ pub enum Request {
     ImagePull(image::Named),
     ImageRemove(image::Named),
     ImagePrune(image::Unneeded),
+    Fsck(fsck::Options),
 }
 
 impl Request {
@@ -123,6 +124,7 @@ impl Request {
             Self::ImagePull(_) => "image-pull",
             Self::ImageRemove(_) => "image-remove",
             Self::ImagePrune(_) => "image-prune",
+            Self::Fsck(_) => "fsck",
         }
     }
 
@@ -176,6 +178,7 @@ impl Request {
             Self::ImagePrune(unneeded) => {
                 image::prune(&Store::Sysroot(host), unneeded, report).map(Outcome::Freed)
             }
+            Self::Fsck(options) => fsck::repair(&host, options, report),
         }
     }
 

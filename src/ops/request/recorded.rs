@@ -78,5 +78,7 @@ fn told(outcome: &Outcome) -> (Ending, String) {
             Ending::Done,
             format!("Removed {} images and {} layers.", freed.images, freed.layers),
         ),
+        Outcome::Checked(checkup) if checkup.mended() == 0 => (Ending::Unchanged, checkup.conclusion()),
+        Outcome::Checked(checkup) => (Ending::Done, checkup.conclusion()),
     }
 }

@@ -3,6 +3,7 @@
 //! - [`package`], [`archive`], [`web`], [`base`]: Debian packages, a signed apt repository, the server for it, and
 //!   the least tree that apt can solve against;
 //! - [`plain_root`]: plain Debian roots of any release, without a kernel or with one;
+//! - [`checkup`]: what `fsck` says about a host that was damaged on purpose;
 //! - [`debian`]: a copy of the real bootable Debian image in a sysroot, and a place to layer on it;
 //! - [`installation`]: plans made by hand and their run on that image;
 //! - [`debian_machine`]: a host that runs the real Debian image and has an apt repository;
@@ -24,6 +25,7 @@
 
 pub mod archive;
 pub mod base;
+pub mod checkup;
 pub mod debian;
 pub mod debian_machine;
 pub mod desktop;
