@@ -1,7 +1,8 @@
 //! `log` on the command line: one block for each deployment, the newest first.
 
 use crate::cli::Context;
-use crate::cli::status::{Style, timestamp};
+use crate::cli::status::timestamp;
+use crate::cli::terminal::Style;
 use crate::deployment::history::{Account, Facts, State};
 use crate::ops::log::{self, Log};
 use anyhow::Result;

@@ -41,6 +41,7 @@ mod search;
 mod status;
 mod status_automatic;
 mod status_layers;
+mod terminal;
 mod transaction;
 mod uninstall;
 mod upgrade;
@@ -59,9 +60,10 @@ use ostree_ext::glib;
 use outcome::After;
 use progress::Progress;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use terminal::Style;
 
 /// Exit status of "nothing changed", and of `status --pending-exit-77`.
 pub(crate) const UNCHANGED: u8 = 77;
@@ -299,7 +301,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     glib::set_printerr_handler(note);
     glib::set_print_handler(note);
     let progress = Progress::new(cli.global.progress, cli.global.quiet);
-    let mut out = std::io::stdout();
+    let mut out = progress.beside(std::io::stdout());
     let done = run(&cli, title, &progress, &mut out).and_then(|status| {
         out.flush()?;
         Ok(status)
@@ -395,15 +397,14 @@ fn print_error(error: &anyhow::Error, form: progress::Form) {
         );
         return;
     }
-    let coloured = std::io::stderr().is_terminal() && environment::variable("NO_COLOR").is_none();
-    let (red, plain) = if coloured {
-        ("\x1b[31m", "\x1b[0m")
-    } else {
-        ("", "")
-    };
-    eprintln!("{red}error:{plain} {error:#}");
+    let style = Style::of(&std::io::stderr());
+    eprintln!(
+        "{} {}",
+        style.red("error:"),
+        style.printable(&format!("{error:#}"))
+    );
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", style.printable(hint));
     }
 }
 

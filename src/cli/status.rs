@@ -1,15 +1,16 @@
 //! `status` on the command line: rpm-ostree's layout, with the key right-aligned to column 23.
 
+use crate::cli::terminal::Style;
 use crate::cli::{Context, UNCHANGED, available, status_automatic, status_layers};
 use crate::deployment::finalization;
 use crate::deployment::model::DeploymentState;
 use crate::fault::{Fault, Kind};
-use crate::host::{clock, environment};
+use crate::host::clock;
 use crate::ops::status::{self, Status};
 use anyhow::Result;
 use clap::Args;
 use serde_json_path::JsonPath;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 /// Show the deployments: what is booted, what boots next, what can be rolled back to
 #[derive(Args, Debug, Default)]
@@ -75,67 +76,6 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         UNCHANGED
     } else {
         0
-    })
-}
-
-/// How text looks on standard output.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Style {
-    coloured: bool,
-    unicode: bool,
-}
-
-impl Style {
-    /// Returns what the terminal and the environment ask for.
-    pub(crate) fn of_output() -> Self {
-        Self {
-            coloured: std::io::stdout().is_terminal() && environment::variable("NO_COLOR").is_none(),
-            unicode: unicode(),
-        }
-    }
-
-    /// Returns no colour and no character beyond ASCII.
-    #[cfg(test)]
-    pub(crate) fn plain() -> Self {
-        Self {
-            coloured: false,
-            unicode: false,
-        }
-    }
-
-    /// Returns the mark before a deployment: of the booted one, or the room it takes.
-    pub(crate) fn mark(self, booted: bool) -> &'static str {
-        match (booted, self.unicode) {
-            (true, true) => "●",
-            (true, false) => "*",
-            _ => " ",
-        }
-    }
-
-    pub(crate) fn bold(self, text: &str) -> String {
-        if self.coloured {
-            format!("\x1b[1m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-
-    pub(crate) fn red(self, text: &str) -> String {
-        if self.coloured {
-            format!("\x1b[31m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-}
-
-fn unicode() -> bool {
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .iter()
-        .find_map(|name| environment::variable(name));
-    locale.is_some_and(|locale| {
-        let locale = locale.to_string_lossy().to_ascii_uppercase();
-        locale.contains("UTF-8") || locale.contains("UTF8")
     })
 }
 
