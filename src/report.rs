@@ -220,8 +220,11 @@ impl Step<'_> {
     }
 }
 
-/// How often the bytes of an item are told at most.
+/// The bytes of an item are told when so much time has passed.
 const BYTES_EVERY: Duration = Duration::from_millis(100);
+
+/// They are also told after this share of the item, so that what is told of a transfer that stalls is not far behind.
+const BYTES_SHARE: u64 = 100;
 
 /// The bytes of one item of a step, from whoever receives them; what is told never falls and never passes the total.
 pub struct Item<'a> {
@@ -248,7 +251,8 @@ impl<'a> Item<'a> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, when) = *told;
         let soon = when.is_some_and(|when| when.elapsed() < BYTES_EVERY);
-        if done <= before || (soon && done < self.total) {
+        let little = done < self.total && done.saturating_sub(before) < self.total / BYTES_SHARE;
+        if done <= before || (soon && little) {
             return;
         }
         *told = (done, Some(Instant::now()));

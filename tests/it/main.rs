@@ -48,6 +48,7 @@ mod lint;
 mod package;
 mod policy;
 mod prepare;
+mod progress_terminal;
 mod provision;
 mod references;
 mod registry;

@@ -8,7 +8,6 @@ use super::stage::Stage;
 use super::ticker::Show;
 use crate::cli::terminal::Style;
 use crate::report::Event;
-use std::fmt::Write as _;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -47,20 +46,19 @@ impl<T: Write + Send> Bars<T> {
             Some(stage) => layout::live(stage, now, (columns, rows), self.style),
             None => Vec::new(),
         };
-        let mut text = String::new();
         // A terminal that became narrower has wrapped what was drawn.
-        let up: usize = self
+        let before: usize = self
             .drawn
             .iter()
             .map(|width| width.div_ceil(columns + 1).max(1))
             .sum();
-        if up > 0 {
-            write!(text, "\x1b[{up}A").expect("a string takes every text");
-        }
+        let mut text = up(before);
         for line in lines.iter().chain(&live) {
-            write!(text, "\r{line}\x1b[K\n").expect("a string takes every text");
+            text = format!("{text}\r{line}\x1b[K\n");
         }
-        text.push_str("\x1b[J");
+        // Line by line: to erase all that is below makes some terminals keep it above their first line.
+        let left_over = before.saturating_sub(lines.len() + live.len());
+        text = format!("{text}\r{}{}", "\x1b[K\n".repeat(left_over), up(left_over));
         self.drawn = live.iter().map(|line| layout::width(line)).collect();
         // A terminal that is gone must not end an operation, and there is nowhere left to report it.
         drop(
@@ -79,7 +77,7 @@ impl<T: Write + Send> Bars<T> {
         let (text, tail) = done.unwrap_or_else(|| (self.style.printable(&stage.text), String::new()));
         let mut lines = vec![layout::with_tail(&text, &tail, columns, self.style)];
         if let Some(slow) = layout::slow_scripts(&stage) {
-            lines.extend(layout::wrapped(&slow, columns, self.style));
+            lines.push(layout::cut(&slow, columns, self.style));
         }
         lines
     }
@@ -132,6 +130,14 @@ impl<T: Write + Send> Show for Bars<T> {
         if !self.drawn.is_empty() {
             self.draw(&[], Instant::now());
         }
+    }
+}
+
+/// Returns what moves the cursor up.
+fn up(lines: usize) -> String {
+    match lines {
+        0 => String::new(),
+        lines => format!("\x1b[{lines}A"),
     }
 }
 

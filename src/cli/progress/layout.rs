@@ -314,7 +314,11 @@ fn amount(done: u64, total: u64) -> String {
 fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
-        0..10 => format!("{}.{} s", seconds, time.subsec_millis() / 100),
+        0..10 => {
+            // Rounded up: nothing takes no time.
+            let tenths = time.as_millis().div_ceil(100).max(1);
+            format!("{}.{} s", tenths / 10, tenths % 10)
+        }
         10..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
@@ -485,7 +489,7 @@ Installing packages  [███████░░░░░░░░░░░░�
                 seconds(125.0),
                 seconds(3700.0)
             ],
-            ["0.2 s", "9.9 s", "12 s", "2 min 5 s", "1 h 1 min"]
+            ["0.3 s", "10.0 s", "12 s", "2 min 5 s", "1 h 1 min"]
         );
         assert_eq!(coarse(Duration::from_secs(61)), "2 min");
         assert_eq!(amount(1 << 20, 213 << 20), "1.0/213 MiB");

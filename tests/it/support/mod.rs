@@ -15,6 +15,7 @@
 //! - [`registry`]: a real docker-registry on loopback, with or without password and TLS;
 //! - [`relay`]: a TCP relay before a registry that counts requests, breaks off or hangs;
 //! - [`repo`]: temporary OSTree repositories and sysroots, `ostree fsck` and refs;
+//! - [`terminal`]: a real terminal (tmux) in which the program runs, and what stands on it;
 //! - [`keys`]: a GnuPG key made for the test, and simple signing.
 
 #![allow(
@@ -43,6 +44,7 @@ pub mod plain_root;
 pub mod registry;
 pub mod relay;
 pub mod repo;
+pub mod terminal;
 pub mod web;
 
 use apt_ostree::host::runner::Cmd;

@@ -16,6 +16,8 @@ pub enum Behaviour {
     CutAfter(u64),
     /// Stops handing on after this many bytes of answers, and keeps the connection open.
     HangAfter(u64),
+    /// Hands on little at a time after this many bytes of answers, until the behaviour changes.
+    SlowAfter(u64),
     /// Accepts connections and closes them at once.
     Refuse,
 }
@@ -153,6 +155,14 @@ fn answer(mut server: TcpStream, mut client: TcpStream, shared: &Shared) {
                 }
                 break;
             }
+            Some(Behaviour::SlowAfter(_)) => {
+                // 16 KiB in 0.2 s at most, and the rest at once when that is over.
+                for _ in 0..10 {
+                    if shared.trouble(sent).is_some() && !shared.stopped.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                }
+            }
             Some(_) => break,
             None => {}
         }
@@ -170,7 +180,9 @@ impl Shared {
         let mut behaviour = self.behaviour.lock().expect("lock");
         let reached = match *behaviour {
             Behaviour::Pass => false,
-            Behaviour::CutAfter(limit) | Behaviour::HangAfter(limit) => sent > limit,
+            Behaviour::CutAfter(limit) | Behaviour::HangAfter(limit) | Behaviour::SlowAfter(limit) => {
+                sent > limit
+            }
             Behaviour::Refuse => true,
         };
         if !reached {
