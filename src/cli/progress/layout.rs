@@ -59,6 +59,7 @@ impl Part {
                 return Self::new(text, width(&size(count.total)) + 4);
             }
             Unit::Layers => "layers",
+            Unit::Objects => "objects",
             Unit::Packages => "packages",
             Unit::Actions => "actions",
             Unit::Scripts => "scripts",
