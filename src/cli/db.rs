@@ -3,7 +3,8 @@
 use crate::cli::Context;
 use crate::layer::packages::{self, Changed, PackageDifference, Packages};
 use crate::layer::plan::PackageId;
-use crate::ops::db::{self, Difference, Revision};
+use crate::ops::db::{self, Difference};
+use crate::ops::revision::Revision;
 use crate::ops::store::Store;
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};

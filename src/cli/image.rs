@@ -1,14 +1,13 @@
 //! `image` on the command line.
 
-use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
-use crate::image::store::{self, StoredImage};
+use crate::cli::{Context, history};
+use crate::image::store;
 use crate::ops::request::Request;
 use crate::ops::store::Store;
 use crate::ops::{Outcome, image};
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use indicatif::HumanBytes;
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
@@ -18,7 +17,7 @@ pub(crate) enum Command {
     /// List the images in the repository
     List(Listing),
     /// Show how a stored image was made, newest step first
-    History(Named),
+    History(History),
     /// Print a stored image's digest, manifest and configuration as JSON
     Inspect(Named),
     /// Forget a stored image, and remove what only it needed
@@ -49,6 +48,15 @@ pub(crate) struct Named {
     place: Place,
     /// The image reference
     reference: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct History {
+    #[command(flatten)]
+    named: Named,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
@@ -89,8 +97,8 @@ pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
         }
         Command::List(listing) => return list(&open(context, &listing.place)?, listing.json, context),
         Command::History(what) => {
-            let stored = image::find(&open(context, &what.place)?, &what.reference)?;
-            return history(&stored, context);
+            let stored = image::find(&open(context, &what.named.place)?, &what.named.reference)?;
+            return history::print(&stored, what.json, context);
         }
         Command::Inspect(what) => {
             let stored = image::find(&open(context, &what.place)?, &what.reference)?;
@@ -105,21 +113,6 @@ pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
         }
     };
     finish(&outcome, After::default(), context)
-}
-
-fn history(stored: &StoredImage, context: &mut Context<'_>) -> Result<u8> {
-    for entry in image::history(stored).iter().rev() {
-        let (digest, size) = match &entry.layer {
-            Some((digest, size)) => (digest.as_str(), HumanBytes(*size).to_string()),
-            None => ("-", "-".to_owned()),
-        };
-        writeln!(
-            context.out,
-            "{digest:<71} {size:>12}  {}",
-            entry.created_by.replace('\n', " ")
-        )?;
-    }
-    Ok(0)
 }
 
 fn list(store: &Store, json: bool, context: &mut Context<'_>) -> Result<u8> {

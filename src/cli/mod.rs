@@ -14,9 +14,11 @@ pub mod container;
 mod countme;
 mod db;
 mod deploy;
+mod diff;
 mod finalize;
 mod fsck;
 mod generate;
+mod history;
 mod image;
 mod info;
 mod initramfs;
@@ -137,6 +139,8 @@ enum Verb {
     /// Packages of deployments, images and commits: diff, list, version
     #[command(subcommand)]
     Db(db::Command),
+    Diff(diff::Arguments),
+    History(history::Arguments),
     /// Install an image on a file system or a disk
     #[command(subcommand)]
     Provision(provision::Command),
@@ -350,6 +354,8 @@ fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Re
         Verb::Info(arguments) => info::run(arguments, &mut context),
         Verb::RefreshMd(arguments) => refresh_md::run(arguments, &mut context),
         Verb::Db(command) => db::run(command, &mut context),
+        Verb::Diff(arguments) => diff::run(arguments, &mut context),
+        Verb::History(arguments) => history::run(arguments, &mut context),
         Verb::Provision(command) => provision::run(command, context.out, context.report),
         Verb::Container(command) => container::run(command, context.out, context.report),
         Verb::Config(arguments) => config::run(arguments, &mut context),

@@ -2,24 +2,40 @@
 
 use crate::deployment::prune;
 use crate::fault::{Fault, Kind};
+use crate::image::commit::Commit;
 use crate::image::gc::{self, Collected};
 use crate::image::policy::Policy;
 use crate::image::pull::{self, PullOptions, Pulled};
 use crate::image::reference::{self, ImageReference};
 use crate::image::store::{self, StoredImage};
+use crate::layer::record;
 use crate::ops::Target;
+use crate::ops::revision::Revision;
 use crate::ops::store::Store;
 use crate::report::Report;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// One step of how an image was made, with the layer it brought.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct HistoryEntry {
-    /// The layer's digest and compressed size; none for a step that only changed metadata.
-    pub layer: Option<(String, u64)>,
-    /// The command that made it.
+    /// The layer; none for a step that only changed metadata.
+    pub layer: Option<HistoryLayer>,
+    /// When it was made, in RFC 3339, where the image tells.
+    pub created: Option<String>,
+    /// The command that made it; empty where the image does not tell.
     pub created_by: String,
+}
+
+/// What a step of the history brought.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HistoryLayer {
+    /// Its digest.
+    pub digest: String,
+    /// Its bytes as they are fetched.
+    pub size: u64,
 }
 
 /// An image to store or to forget.
@@ -67,13 +83,27 @@ pub fn find(store: &Store, text: &str) -> Result<StoredImage> {
     store::find(&store.repo(), &reference)?.ok_or_else(|| missing(&reference).into())
 }
 
+/// Returns the image that a revision is, or was derived from; fails for a commit that comes from none.
+pub fn of(store: &Store, revision: &Revision) -> Result<StoredImage> {
+    let repo = store.repo();
+    let commit = record::base_of(&repo, &revision.commit)?;
+    if !Commit::load(&repo, &commit)?.is_image() {
+        return Err(Fault::new(
+            Kind::NotFound,
+            format!("{} was not made from an image", revision.name),
+        )
+        .hint("see what is stored with `apt-ostree image list`")
+        .into());
+    }
+    store::query_commit(&repo, &commit)
+}
+
 /// Returns how a stored image was made, oldest step first.
 pub fn history(image: &StoredImage) -> Vec<HistoryEntry> {
-    let mut layers = image
-        .manifest
-        .layers()
-        .iter()
-        .map(|layer| (layer.digest().to_string(), layer.size()));
+    let mut layers = image.manifest.layers().iter().map(|layer| HistoryLayer {
+        digest: layer.digest().to_string(),
+        size: layer.size(),
+    });
     let steps = image.config.history().as_deref().unwrap_or_default();
     let mut entries: Vec<HistoryEntry> = steps
         .iter()
@@ -83,6 +113,7 @@ pub fn history(image: &StoredImage) -> Vec<HistoryEntry> {
             } else {
                 layers.next()
             },
+            created: step.created().clone(),
             created_by: step
                 .created_by()
                 .clone()
@@ -92,6 +123,7 @@ pub fn history(image: &StoredImage) -> Vec<HistoryEntry> {
         .collect();
     entries.extend(layers.map(|layer| HistoryEntry {
         layer: Some(layer),
+        created: None,
         created_by: String::new(),
     }));
     entries

@@ -13,6 +13,7 @@ mod config;
 mod countme;
 mod credentials;
 mod db;
+mod diff;
 mod docs;
 mod faults_source;
 mod fsck;
