@@ -5,6 +5,7 @@
 use crate::fault::{Fault, Kind};
 use anyhow::{Context, Result, bail};
 use cap_std_ext::cmdext::CapStdExtCommandExt;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
@@ -14,7 +15,8 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Child;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -24,12 +26,17 @@ const LAST_WORDS: usize = 1024;
 /// Bytes at which a line that is followed is cut.
 pub const LONGEST_LINE: usize = 8192;
 
+/// How long pipes are read that a program's own children keep open after its end.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
+
 /// A program with its arguments, to be run to its end.
 #[derive(Debug)]
 pub struct Cmd {
     command: Command,
     input: Option<Vec<u8>>,
     output: Option<File>,
+    grace: Option<Duration>,
+    longest_line: usize,
 }
 
 impl Cmd {
@@ -43,7 +50,16 @@ impl Cmd {
             command: Command::new(program),
             input: None,
             output: None,
+            grace: None,
+            longest_line: LONGEST_LINE,
         }
+    }
+
+    /// Lets the program be seen under another name than the file it is started from.
+    #[must_use]
+    pub fn shown_as(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.command.arg0(name);
+        self
     }
 
     /// Adds one argument.
@@ -167,13 +183,28 @@ impl Cmd {
         Ok(output)
     }
 
+    /// Lets [`Cmd::follow`] ask by SIGINT when it is told to stop, and kill only what still runs after `grace`.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Lets [`Cmd::follow`] cut lines at this many bytes instead of [`LONGEST_LINE`].
+    #[must_use]
+    pub fn longest_line(mut self, bytes: usize) -> Self {
+        self.longest_line = bytes;
+        self
+    }
+
     /// Runs the program to its end and hands over each line it writes, while it runs.
     ///
-    /// It is killed when it writes nothing to standard output for as long as `silence`, if that is given, and when
-    /// `stop` is sent.
-    /// Lines are cut at [`LONGEST_LINE`] bytes, and what is not UTF-8 is replaced.
+    /// It is killed with its process group when it writes nothing to standard output for as long as `silence`, if
+    /// that is given, and when `stop` is sent; see [`Cmd::grace`] for a gentler way.
+    /// Lines are cut at [`LONGEST_LINE`] bytes, and what is not UTF-8 is replaced. Whoever keeps its pipes open after
+    /// its end is listened to for [`LEFT_BEHIND`] only.
     ///
-    /// A signal from the terminal does not reach it: whoever sends `stop` decides.
+    /// A signal from the terminal does not reach it: whoever sends `stop` decides. It ends with the calling thread.
     pub fn follow(
         mut self,
         silence: Option<Duration>,
@@ -181,9 +212,13 @@ impl Cmd {
         mut line: impl FnMut(Line<'_>),
     ) -> Result<Ending> {
         let shown = self.shown();
-        self.command.stdin(Stdio::null()).process_group(0);
+        self.command.process_group(0);
         self.command.lifecycle_bind_to_parent_thread();
-        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let has_input = self.input.is_some();
+        self.command
+            .stdin(if has_input { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -198,9 +233,18 @@ impl Cmd {
             let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
                 bail!("`{shown}` was started without pipes");
             };
-            let (mut output, mut errors) = (Lines::of(output), Lines::of(errors));
+            if let (Some(input), Some(mut pipe)) = (self.input, child.stdin.take()) {
+                tokio::spawn(async move {
+                    // A program that does not want its input has a status to tell why.
+                    pipe.write_all(&input).await.ok();
+                });
+            }
+            let mut output = Lines::of(output, self.longest_line);
+            let mut errors = Lines::of(errors, self.longest_line);
             let limit = || silence.map(|silence| Instant::now() + silence);
             let mut overdue = limit();
+            let mut killed = None;
+            let mut status = None;
             // A sender that is dropped stops nothing.
             let stop = async {
                 if stop.await.is_err() {
@@ -211,7 +255,14 @@ impl Cmd {
             while output.open || errors.open {
                 let cut_off = tokio::select! {
                     biased;
-                    () = &mut stop => Some(Ending::Stopped),
+                    () = &mut stop, if killed.is_none() => match self.grace {
+                        None => Some(Ending::Stopped),
+                        Some(grace) => {
+                            signal(&child, Signal::INT).with_context(|| format!("Stopping `{shown}`"))?;
+                            killed = Some(Instant::now() + grace);
+                            None
+                        }
+                    },
                     // First what the program tells of itself, then what the programs it runs say.
                     read = output.next(), if output.open => {
                         if let Some(text) = read? {
@@ -226,10 +277,23 @@ impl Cmd {
                         }
                         None
                     }
-                    () = sleep_until(overdue) => Some(Ending::Overdue),
+                    ended = child.wait(), if status.is_none() => {
+                        status = Some(ended.with_context(|| format!("Waiting for `{shown}`"))?);
+                        killed = Some(Instant::now() + LEFT_BEHIND);
+                        None
+                    }
+                    () = sleep_until(overdue), if status.is_none() => Some(Ending::Overdue),
+                    () = sleep_until(killed) => match status {
+                        Some(status) => return Ok(Ending::Exited(status)),
+                        None => Some(Ending::Stopped),
+                    },
                 };
                 if let Some(ending) = cut_off {
-                    child.kill().await.with_context(|| format!("Ending `{shown}`"))?;
+                    signal(&child, Signal::KILL).with_context(|| format!("Ending `{shown}`"))?;
+                    child
+                        .wait()
+                        .await
+                        .with_context(|| format!("Waiting for `{shown}`"))?;
                     return Ok(ending);
                 }
             }
@@ -248,6 +312,25 @@ impl Cmd {
             .collect::<Vec<_>>()
             .join(" ")
     }
+}
+
+/// Sends a signal: SIGINT to the child alone, which knows how to end what it started, any other to its group.
+///
+/// Does nothing when the child has ended.
+fn signal(child: &Child, signal: Signal) -> Result<()> {
+    let Some(pid) = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw)
+    else {
+        return Ok(());
+    };
+    if signal == Signal::INT {
+        kill_process(pid, signal)?;
+    } else {
+        kill_process_group(pid, signal)?;
+    }
+    Ok(())
 }
 
 /// Waits for a time, or for ever.
@@ -282,14 +365,16 @@ pub enum Ending {
 struct Lines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
+    longest: usize,
     open: bool,
 }
 
 impl<R: tokio::io::AsyncRead + Unpin> Lines<R> {
-    fn of(stream: R) -> Self {
+    fn of(stream: R, longest: usize) -> Self {
         Self {
             reader: BufReader::new(stream),
             line: Vec::new(),
+            longest,
             open: true,
         }
     }
@@ -306,11 +391,11 @@ impl<R: tokio::io::AsyncRead + Unpin> Lines<R> {
                 self.open = false;
                 return Ok((!self.line.is_empty()).then(|| self.take()));
             }
-            let room = LONGEST_LINE - self.line.len();
+            let room = self.longest - self.line.len();
             let end = available.iter().take(room).position(|byte| *byte == b'\n');
             let length = end.unwrap_or(available.len().min(room));
             self.line.extend_from_slice(&available[..length]);
-            let is_whole = end.is_some() || self.line.len() == LONGEST_LINE;
+            let is_whole = end.is_some() || self.line.len() == self.longest;
             self.reader.consume(length + usize::from(end.is_some()));
             if is_whole {
                 return Ok(Some(self.take()));
@@ -384,6 +469,41 @@ mod tests {
         let (sender, stop) = oneshot::channel();
         sender.send(()).unwrap();
         assert_eq!(follow(script, Duration::from_secs(60), stop).0, Ending::Stopped);
+    }
+
+    #[test]
+    fn a_program_with_grace_is_asked_first_and_killed_later() {
+        let follow = |script: &str, grace| {
+            let mut seen = Vec::new();
+            let (sender, stop) = oneshot::channel();
+            let mut sender = Some(sender);
+            let cmd = Cmd::new("sh").args(["-c", script]).input("ready\n").grace(grace);
+            let ending = cmd.follow(None, stop, |line| {
+                seen.push(format!("{line:?}"));
+                sender.take().map(|sender| sender.send(()));
+            });
+            (ending.unwrap(), seen)
+        };
+        let polite = "trap 'echo bye; exit 4' INT; read -r word; echo $word; while :; do sleep 0.01; done";
+        let (ending, seen) = follow(polite, Duration::from_secs(60));
+        assert!(matches!(ending, Ending::Exited(status) if status.code() == Some(4)));
+        assert_eq!(seen, ["Output(\"ready\")", "Output(\"bye\")"]);
+        let deaf = "trap '' INT; cat; while :; do sleep 0.01; done";
+        assert_eq!(follow(deaf, Duration::from_millis(50)).0, Ending::Stopped);
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_does_not_hold_up_its_end() {
+        let (_keep, never) = oneshot::channel();
+        let cmd = Cmd::new("sh").args(["-c", "sleep 1000 & echo $!; exit 5"]);
+        let mut left = 0;
+        let ending = cmd.follow(None, never, |line| {
+            if let Line::Output(pid) = line {
+                left = pid.parse().unwrap();
+            }
+        });
+        assert!(matches!(ending, Ok(Ending::Exited(status)) if status.code() == Some(5)));
+        kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
     }
 
     #[test]
