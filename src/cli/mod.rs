@@ -27,7 +27,6 @@ mod install;
 mod kargs;
 mod layering;
 mod log;
-mod logging;
 mod manual;
 mod outcome;
 mod override_;
@@ -52,13 +51,13 @@ mod version;
 
 use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
+use crate::host::log::{self as logging, LevelFilter};
 use crate::host::{environment, interrupt};
 use crate::ops::request::{self, Initiator, Request};
 use crate::ops::{Fetch, Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use ostree_ext::glib;
 use outcome::After;
 use progress::Progress;
 use std::ffi::OsString;
@@ -299,11 +298,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    logging::start();
-    // libostree tells maintainers things on standard error; they belong with the log, not between our lines.
-    let note = |text: &str| tracing::info!(target: "libostree", "{}", text.trim_end());
-    glib::set_printerr_handler(note);
-    glib::set_print_handler(note);
+    logging::start(LevelFilter::ERROR);
     let progress = Progress::new(cli.global.progress, cli.global.quiet);
     let mut out = progress.beside(std::io::stdout());
     let done = run(&cli, title, &progress, &mut out).and_then(|status| {

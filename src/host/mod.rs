@@ -11,6 +11,7 @@ pub mod folder;
 pub mod interrupt;
 pub mod journald;
 pub mod lock;
+pub mod log;
 pub mod loop_device;
 pub mod mounts;
 pub mod pipes;
