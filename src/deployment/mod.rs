@@ -18,4 +18,5 @@ pub mod prune;
 mod requests;
 pub mod salvage;
 pub mod staging;
+pub mod stamp;
 pub mod sysroot;

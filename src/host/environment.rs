@@ -178,6 +178,14 @@ pub fn user_name(id: u32) -> Option<String> {
     })
 }
 
+/// Returns the systemd unit that a process runs in, by the name of its control group.
+pub fn unit_of(process: u32) -> Option<String> {
+    let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let is_unit = |name: &&str| name.ends_with(".service") || name.ends_with(".scope");
+    path.rsplit('/').find(is_unit).map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,6 +54,26 @@ pub fn holder_of(file: &Path) -> Option<Holder> {
     None
 }
 
+/// Returns who changes the sysroot at `root` right now: command, process id, and nothing where a watcher could attach.
+///
+/// Asks the kernel for locks first, because looking for the owner takes long on a busy machine.
+pub fn writer(root: &Path) -> Option<[String; 3]> {
+    let file = root.join("ostree/lock");
+    let inode = std::fs::metadata(&file).ok()?.ino().to_string();
+    if let Ok(locks) = std::fs::read_to_string("/proc/locks") {
+        // NUMBER: OFDLCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END
+        let is_held = locks.lines().any(|line| {
+            let place = line.split_ascii_whitespace().nth(5);
+            place.and_then(|place| place.rsplit(':').next()) == Some(inode.as_str())
+        });
+        if !is_held {
+            return None;
+        }
+    }
+    let holder = holder_of(&file)?;
+    Some([holder.command, holder.pid.to_string(), String::new()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,3 +21,4 @@ pub mod sandbox;
 pub mod stderr;
 pub mod surroundings;
 pub mod units;
+pub mod watch;
