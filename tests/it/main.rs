@@ -58,6 +58,7 @@ mod sandbox_signals;
 mod sandbox_stage;
 mod scripts_modes;
 mod scripts_run;
+mod service;
 mod signed_example;
 mod support;
 mod verbs;

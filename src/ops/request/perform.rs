@@ -58,6 +58,7 @@ impl fmt::Display for Initiator {
         ];
         for (key, value) in named {
             if let Some(value) = value {
+                let value = value.trim_start_matches(':');
                 write!(f, "{key}:{value} ")?;
             }
         }

@@ -3,6 +3,7 @@
 //! - [`package`], [`archive`], [`web`], [`base`]: Debian packages, a signed apt repository, the server for it, and
 //!   the least tree that apt can solve against;
 //! - [`plain_root`]: plain Debian roots of any release, without a kernel or with one;
+//! - [`bus`], [`polkit`], [`service`]: a message bus, who authorises on it, and the service with clients of any user;
 //! - [`checkup`]: what `fsck` says about a host that was damaged on purpose;
 //! - [`debian`]: a copy of the real bootable Debian image in a sysroot, and a place to layer on it;
 //! - [`installation`]: plans made by hand and their run on that image;
@@ -26,6 +27,7 @@
 
 pub mod archive;
 pub mod base;
+pub mod bus;
 pub mod checkup;
 pub mod debian;
 pub mod debian_machine;
@@ -41,9 +43,11 @@ pub mod mounted;
 pub mod package;
 pub mod paused;
 pub mod plain_root;
+pub mod polkit;
 pub mod registry;
 pub mod relay;
 pub mod repo;
+pub mod service;
 pub mod terminal;
 pub mod web;
 

@@ -1,0 +1,146 @@
+//! From the start of the service to its end.
+
+use crate::config::Config;
+use crate::daemon::arguments::Arguments;
+use crate::daemon::reader::Reader;
+use crate::daemon::service::Service;
+use crate::daemon::{BUS_NAME, announce, socket};
+use crate::deployment::stamp::Stamp;
+use crate::fault::{Fault, Kind};
+use crate::host::watch;
+use anyhow::{Context, Result, bail};
+use futures_util::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use zbus::fdo::{NameOwnerChanged, RequestNameFlags};
+use zbus::message::Type;
+use zbus::{Connection, MatchRule, MessageStream};
+
+/// How long calls that came before the name was given back may take to become known.
+const LATE_CALLS: Duration = Duration::from_secs(1);
+
+/// Writers touch several files; what they do in this time is one change.
+const SETTLING: Duration = Duration::from_millis(200);
+
+/// Serves until the service is idle or told to end.
+///
+/// A running transaction is cancelled and waited for. Fails when the bus does not answer or goes away, when another
+/// process owns the name, where there is no sysroot, and when the settings have a mistake.
+pub(super) async fn run(arguments: &Arguments) -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let reader = Reader::start(arguments.sysroot.as_deref())?;
+    reader.read().await?;
+    let config = Config::load(reader.root())?;
+    let bus = connect(arguments.bus.as_deref()).await?;
+    let mut left = leaving(&bus).await?;
+    let service = Arc::new(Service::new(
+        bus.clone(),
+        reader,
+        arguments.sysroot.clone(),
+        arguments.run_dir.clone(),
+        config,
+    ));
+    announce::publish(&service).await?;
+    take_name(&bus).await?;
+    socket::clean(&arguments.run_dir)?;
+    let changes = tokio::spawn(follow_changes(Arc::clone(&service)));
+    tracing::info!("serving {}", service.reader.root().display());
+    loop {
+        tokio::select! {
+            message = left.next() => match message {
+                Some(Ok(message)) => forget(&service, &message),
+                Some(Err(error)) => tracing::warn!("a message of the bus makes no sense: {error}"),
+                None => {
+                    service.finish().await;
+                    bail!("The bus went away");
+                }
+            },
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            () = service.idle() => {
+                // From now on a call starts the service anew; those that came before are seen to.
+                bus.release_name(BUS_NAME).await?;
+                tokio::time::sleep(LATE_CALLS).await;
+                if !service.is_needed() {
+                    tracing::info!("nobody needs the service");
+                    break;
+                }
+                take_name(&bus).await?;
+            }
+        }
+    }
+    changes.abort();
+    service.finish().await;
+    Ok(())
+}
+
+async fn connect(address: Option<&str>) -> Result<Connection> {
+    let builder = match address {
+        Some(address) => zbus::connection::Builder::address(address),
+        None => zbus::connection::Builder::system(),
+    };
+    builder?.build().await.context("Connecting to the bus")
+}
+
+async fn take_name(bus: &Connection) -> Result<()> {
+    match bus
+        .request_name_with_flags(BUS_NAME, RequestNameFlags::DoNotQueue.into())
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(zbus::Error::NameTaken) => Err(Fault::new(
+            Kind::Busy,
+            format!("Another process owns the name {BUS_NAME} on the bus"),
+        )
+        .into()),
+        Err(error) => Err(error).with_context(|| format!("Taking the name {BUS_NAME} on the bus")),
+    }
+}
+
+/// Returns the names that leave the bus: one rule for all, because a bus allows a client only so many.
+async fn leaving(bus: &Connection) -> Result<MessageStream> {
+    let rule = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender("org.freedesktop.DBus")?
+        .interface("org.freedesktop.DBus")?
+        .member("NameOwnerChanged")?
+        .arg(2, "")?
+        .build();
+    MessageStream::for_match_rule(rule, bus, None)
+        .await
+        .context("Watching for clients that leave")
+}
+
+fn forget(service: &Service, message: &zbus::Message) {
+    let Some(changed) = NameOwnerChanged::from_message(message.clone()) else {
+        return;
+    };
+    match changed.args() {
+        Ok(changed) => {
+            if let Some(old) = changed.old_owner().as_ref() {
+                service.forget(old);
+            }
+        }
+        Err(error) => tracing::warn!("a message of the bus makes no sense: {error}"),
+    }
+}
+
+/// Announces what others change in the sysroot.
+async fn follow_changes(service: Arc<Service>) {
+    loop {
+        // Folders may have come since; watching anew costs little beside a change.
+        let change = watch::next_change(Stamp::folders(service.reader.root()));
+        service.announce().await;
+        let change = match change {
+            // The thread that watches sends before it ends.
+            Ok(change) => change.await.unwrap_or(Ok(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = change {
+            tracing::warn!("changes by others are not announced: {error:#}");
+            return;
+        }
+        tokio::time::sleep(SETTLING).await;
+    }
+}
