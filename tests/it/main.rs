@@ -61,6 +61,7 @@ mod scripts_run;
 mod service;
 mod signed_example;
 mod support;
+mod units;
 mod verbs;
 mod verbs_faults;
 mod verbs_tell;
