@@ -268,6 +268,7 @@ pub(crate) fn timestamp(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deployment::journal::Recovered;
     use crate::ops::status::Automatic;
 
     fn sample() -> Status {
@@ -343,6 +344,35 @@ Deployments:
                    Digest: sha256:aa
                   Version: 13.1 (2023-11-14T22:13:20Z)
                   Problem: The layer sha256:bb is missing
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_went_wrong_comes_before_the_deployments() {
+        let status = Status {
+            finalization_failure: Some("error: no space".to_owned()),
+            last_interrupted: Some(Recovered {
+                transaction: 7,
+                at: 1_700_000_000,
+                verb: "upgrade".to_owned(),
+                title: "upgrade".to_owned(),
+                text: "`upgrade` was interrupted while merging layers; what boots next is as it was before"
+                    .to_owned(),
+            }),
+            deployments: Vec::new(),
+            ..sample()
+        };
+        let mut out = Vec::new();
+        print(&status, &Arguments::default(), Style::plain(), &mut out).unwrap();
+        let expected = "\
+State: idle
+Warning: failed to finalize previous deployment
+         error: no space
+         check `journalctl -b -1 -u ostree-finalize-staged.service`
+Interrupted: `upgrade` was interrupted while merging layers; what boots next is as it was before (2023-11-14T22:13:20Z)
+Deployments:
+  (none)
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::fs::File;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The unit that applies a staged deployment at shutdown.
 pub const UNIT: &str = "ostree-finalize-staged.service";
@@ -32,9 +33,20 @@ pub fn failure(host: &Host) -> Result<Option<String>> {
     if let Ok(text) = std::fs::read_to_string(host.path().join(STAMP)) {
         return Ok(Some(text.trim().to_owned()));
     }
+    // What was at the last shutdown stays as it is, and a service asks often.
+    static FOUND: OnceLock<Option<String>> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found.clone());
+    }
     if !may_read_journal() {
         return Ok(None);
     }
+    let found = of_journal()?;
+    Ok(FOUND.get_or_init(|| found).clone())
+}
+
+/// Asks systemd's journal for what the unit wrote during the last boot.
+fn of_journal() -> Result<Option<String>> {
     let lines = Cmd::new("journalctl")
         .args(["--quiet", "--boot=-1", "--output=json", "--unit", UNIT])
         .run_text();
@@ -49,7 +61,7 @@ pub fn failure(host: &Host) -> Result<Option<String>> {
 }
 
 /// Returns the last words of the unit in journal entries, one JSON object a line, if it failed.
-pub fn of_lines(lines: &str) -> Result<Option<String>> {
+fn of_lines(lines: &str) -> Result<Option<String>> {
     let mut failed = false;
     let mut words = None;
     for line in lines.lines() {
@@ -84,4 +96,32 @@ fn may_read_journal() -> bool {
     };
     let folder = Path::new(JOURNAL).join(machine.trim());
     File::open(folder.join("system.journal")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What journald and systemd write: a line of the unit's process, and one about the unit.
+    const LINE: &str = r#"{"_SYSTEMD_UNIT":"ostree-finalize-staged.service","_COMM":"ostree","_TRANSPORT":"stdout","PRIORITY":"6","MESSAGE":"error: Bootloader write config: No space left on device"}"#;
+    const FAILED: &str = r#"{"_SYSTEMD_UNIT":"init.scope","UNIT":"ostree-finalize-staged.service","MESSAGE_ID":"d9b373ed55a64feb8242e02dbe79a49c","MESSAGE":"ostree-finalize-staged.service: Failed with result 'exit-code'."}"#;
+
+    #[test]
+    fn only_a_unit_that_failed_has_last_words() {
+        assert_eq!(of_lines("").unwrap(), None);
+        assert_eq!(of_lines(LINE).unwrap(), None);
+        let words = "error: Bootloader write config: No space left on device";
+        for lines in [[LINE, FAILED], [FAILED, LINE]] {
+            assert_eq!(of_lines(&lines.join("\n")).unwrap().as_deref(), Some(words));
+        }
+        // Another unit's failure, and words that are no text.
+        let other = FAILED.replace("\"UNIT\":\"ostree-", "\"UNIT\":\"other-");
+        assert_eq!(of_lines(&format!("{LINE}\n{other}")).unwrap(), None);
+        let bytes = r#"{"_SYSTEMD_UNIT":"ostree-finalize-staged.service","MESSAGE":[255,10]}"#;
+        let found = of_lines(&format!("{LINE}\n{bytes}\n{FAILED}")).unwrap();
+        assert_eq!(found.as_deref(), Some(words));
+        let found = of_lines(FAILED).unwrap();
+        assert_eq!(found.as_deref(), Some("ostree-finalize-staged.service failed"));
+        assert!(of_lines("no JSON").is_err());
+    }
 }

@@ -5,10 +5,13 @@
     reason = "a failed step of a test has nobody else to tell"
 )]
 
+use crate::support::booted;
+use crate::support::debian_machine::DebianMachine;
 use crate::support::machine::{Machine, changed_file};
 use crate::support::run;
 use apt_ostree::deployment::history::{self, Boot, KEPT};
-use apt_ostree::deployment::sysroot::Host;
+use apt_ostree::deployment::sysroot::{Host, Patience};
+use apt_ostree::report::Silent;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -307,6 +310,48 @@ fn no_boot_fails_for_its_record() {
         "{errors}"
     );
     assert!(String::from_utf8_lossy(&output.stdout).contains("BootedDeployment:"));
+}
+
+#[test]
+fn a_booted_host_notes_its_boot_with_the_rights_of_the_unit() {
+    let host = DebianMachine::new(&[]);
+    let rights = [
+        "setpriv",
+        "--bounding-set=-all,+sys_admin",
+        "--inh-caps=-all",
+        "--no-new-privs",
+        "/run/apt-ostree",
+        "record-boot",
+    ];
+    // Once a boot, however often it is asked for.
+    for _ in 0..2 {
+        let output = booted::run(&host, &rights);
+        let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert!(
+            output.status.success() && !told[1].contains("warning"),
+            "{told:?}"
+        );
+        assert!(
+            told[0].contains("BootedDeployment:") && told[0].contains("(booted)"),
+            "{told:?}"
+        );
+    }
+    let output = booted::run(&host, &["/run/apt-ostree", "log", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let entry = &told["entries"][0];
+    assert_eq!(
+        (&entry["state"], &entry["boots"]),
+        (&"booted".into(), &1.into()),
+        "{told}"
+    );
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_eq!(entry["kernel"], release.trim());
+    // A writer that holds the lock does not keep a boot from being noted.
+    std::fs::remove_dir_all(host.sysroot.path().join("ostree/apt-ostree/boots")).unwrap();
+    let held = open(&host);
+    let _lock = held.lock("test", Patience::Fail, &Silent).unwrap();
+    assert!(booted::run(&host, &rights).status.success());
+    assert_eq!(log(&host, &[])[0]["boots"], 1);
 }
 
 #[test]

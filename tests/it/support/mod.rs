@@ -4,6 +4,7 @@
 //!   the least tree that apt can solve against;
 //! - [`plain_root`]: plain Debian roots of any release, without a kernel or with one;
 //! - [`bus`], [`polkit`], [`service`]: a message bus, who authorises on it, and the service with clients of any user;
+//! - [`booted`]: the program on a host that takes itself for booted;
 //! - [`checkup`]: what `fsck` says about a host that was damaged on purpose;
 //! - [`debian`]: a copy of the real bootable Debian image in a sysroot, and a place to layer on it;
 //! - [`installation`]: plans made by hand and their run on that image;
@@ -27,6 +28,7 @@
 
 pub mod archive;
 pub mod base;
+pub mod booted;
 pub mod bus;
 pub mod checkup;
 pub mod debian;
