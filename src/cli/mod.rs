@@ -7,6 +7,7 @@
 mod apply_live;
 mod available;
 mod build;
+mod cancel;
 mod cleanup;
 mod completion;
 mod config;
@@ -30,12 +31,14 @@ mod log;
 mod manual;
 mod outcome;
 mod override_;
+mod perform;
 mod pin;
 mod progress;
 mod provision;
 mod rebase;
 mod record_boot;
 mod refresh_md;
+mod reload;
 mod reset;
 mod rollback;
 mod search;
@@ -53,13 +56,13 @@ use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
 use crate::host::log::{self as logging, LevelFilter};
 use crate::host::{environment, interrupt};
-use crate::ops::request::{self, Initiator, Request};
-use crate::ops::{Fetch, Outcome, Target};
+use crate::ops::{Fetch, Target};
 use crate::report::Report;
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use outcome::After;
 use progress::Progress;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -98,6 +101,9 @@ pub(crate) struct Global {
     /// Fail at once when another process is changing the sysroot, instead of waiting for it
     #[arg(long, global = true)]
     no_wait: bool,
+    /// Whether the service makes changes, or this process
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    service: perform::Use,
     /// Print the version and exit
     #[arg(long, action = clap::ArgAction::Version)]
     version: Option<bool>,
@@ -126,6 +132,8 @@ enum Verb {
     /// Let a pinned deployment be removed again
     Unpin(pin::Arguments),
     FinalizeDeployment(finalize::Arguments),
+    Cancel(cancel::Arguments),
+    Reload(reload::Arguments),
     Search(search::Arguments),
     Info(info::Arguments),
     #[command(alias = "makecache")]
@@ -252,18 +260,14 @@ pub(crate) struct Context<'a> {
     out: &'a mut dyn Write,
     /// The words of the command line behind the program's name.
     title: String,
+    /// Whether the service did the work, and reboots where that was asked for.
+    served: Cell<bool>,
 }
 
 impl Context<'_> {
     /// Opens the sysroot for a verb that only reads.
     fn host(&self, verb: &str) -> Result<Host> {
         Host::open(self.global.sysroot.as_deref(), verb, false)
-    }
-
-    /// Does what is asked for.
-    fn perform(&self, request: &Request) -> Result<Outcome> {
-        let initiator = Initiator::of_this_process(self.title.clone());
-        request::perform(request, &initiator, self.global.sysroot.as_deref(), self.report)
     }
 
     fn target(&self) -> Target {
@@ -322,6 +326,7 @@ fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Re
         report,
         out,
         title,
+        served: Cell::new(false),
     };
     match &cli.verb {
         Verb::Status(arguments) => status::run(arguments, &mut context),
@@ -342,6 +347,8 @@ fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Re
         Verb::Pin(arguments) => pin::run(arguments, true, &mut context),
         Verb::Unpin(arguments) => pin::run(arguments, false, &mut context),
         Verb::FinalizeDeployment(arguments) => finalize::run(arguments, &mut context),
+        Verb::Cancel(arguments) => cancel::run(arguments, &mut context),
+        Verb::Reload(arguments) => reload::run(arguments, &mut context),
         Verb::Usroverlay(arguments) => usroverlay::run(arguments, &mut context),
         Verb::ApplyLive(arguments) => apply_live::run(arguments, &mut context),
         Verb::Image(command) => image::run(command, &mut context),

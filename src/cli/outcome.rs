@@ -84,7 +84,7 @@ pub(crate) fn finish(outcome: &Outcome, after: After, context: &mut Context<'_>)
             }
         }
     }
-    if after.reboot {
+    if after.reboot && !context.served.get() {
         context.out.flush()?;
         reboot::run()?;
     }

@@ -1,7 +1,7 @@
 //! `status` on the command line: rpm-ostree's layout, with the key right-aligned to column 23.
 
 use crate::cli::terminal::Style;
-use crate::cli::{Context, UNCHANGED, available, status_automatic, status_layers};
+use crate::cli::{Context, UNCHANGED, available, perform, status_automatic, status_layers};
 use crate::deployment::finalization;
 use crate::deployment::model::DeploymentState;
 use crate::fault::{Fault, Kind};
@@ -44,6 +44,9 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
     let mut status = status::run(context.global.sysroot.as_deref())?;
+    if let Some(active) = perform::active(context.global) {
+        status.transaction = Some(vec![active.title, active.initiator, active.address]);
+    }
     let pending = status.is_pending();
     if let Some(stateroot) = &context.global.stateroot {
         status
@@ -84,11 +87,13 @@ fn print(status: &Status, arguments: &Arguments, style: Style, out: &mut dyn Wri
         None => writeln!(out, "State: idle")?,
         Some(transaction) => {
             writeln!(out, "State: busy")?;
-            writeln!(
-                out,
-                "Transaction: {} (process {})",
-                transaction[0], transaction[1]
-            )?;
+            match transaction.as_slice() {
+                [title, initiator, address] if !address.is_empty() => {
+                    writeln!(out, "Transaction: {title}\n  Initiator: {initiator}")?;
+                }
+                [command, process, ..] => writeln!(out, "Transaction: {command} (process {process})")?,
+                _ => {}
+            }
         }
     }
     if let Some(words) = &status.finalization_failure {

@@ -16,6 +16,7 @@ use serde_json::{Map, Value as Json};
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use zbus::blocking::{Connection, MessageIterator, Proxy, connection};
 use zbus::proxy::MethodFlags;
 use zbus::zvariant::{Fd, OwnedValue, StructureBuilder, Value};
@@ -105,6 +106,14 @@ impl Service {
         Self::on(bus)
     }
 
+    /// Reaches the service where it runs already; starts nothing.
+    pub fn running() -> Result<Option<Self>> {
+        let bus = Connection::system().context("Connecting to the system bus")?;
+        let names = zbus::blocking::fdo::DBusProxy::new(&bus)?;
+        let runs = names.name_has_owner(BUS_NAME.try_into()?)?;
+        Ok(runs.then_some(Self { bus }))
+    }
+
     /// Reaches the service over a connection to its bus.
     pub fn on(bus: Connection) -> Result<Self> {
         // The first call starts the service, and its error tells best what is wrong.
@@ -119,6 +128,12 @@ impl Service {
     pub fn register(&self, id: &str) -> Result<()> {
         let options = HashMap::from([("id", Value::from(id))]);
         self.call(SYSROOT_PATH, "RegisterClient", &(options,))
+    }
+
+    /// Returns the sysroot that it works on.
+    pub fn path(&self) -> Result<PathBuf> {
+        let path: String = self.proxy(SYSROOT_PATH)?.get_property("Path").map_err(fault)?;
+        Ok(path.into())
     }
 
     /// Returns what `status --json` prints.

@@ -14,6 +14,7 @@ pub mod lock;
 pub mod log;
 pub mod loop_device;
 pub mod mounts;
+pub mod password_agent;
 pub mod pipes;
 pub mod process;
 pub mod runner;

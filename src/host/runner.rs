@@ -197,6 +197,19 @@ impl Cmd {
         self
     }
 
+    /// Starts the program beside this process, on the same terminal, until what is returned is dropped.
+    ///
+    /// It ends with the calling thread at the latest. Fails when it cannot be started.
+    pub fn beside(mut self) -> Result<Beside> {
+        self.command.stdin(Stdio::null()).stdout(Stdio::null());
+        self.command.lifecycle_bind_to_parent_thread();
+        let child = self
+            .command
+            .spawn()
+            .map_err(|error| start_error(&self.command, error))?;
+        Ok(Beside(child))
+    }
+
     /// Runs the program to its end and hands over each line it writes, while it runs.
     ///
     /// It is killed with its process group when it writes nothing to standard output for as long as `silence`, if
@@ -331,6 +344,19 @@ fn signal(child: &Child, signal: Signal) -> Result<()> {
         kill_process_group(pid, signal)?;
     }
     Ok(())
+}
+
+/// A program that runs beside this process until this is dropped.
+#[derive(Debug)]
+pub struct Beside(std::process::Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let ended = self.0.kill().and_then(|()| self.0.wait());
+        if let Err(error) = ended {
+            tracing::warn!("a program that ran beside this one could not be ended: {error}");
+        }
+    }
 }
 
 /// Waits for a time, or for ever.

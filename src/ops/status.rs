@@ -20,7 +20,8 @@ use std::path::Path;
 pub struct Status {
     /// All deployments in boot order.
     pub deployments: Vec<DeploymentState>,
-    /// Who changes the sysroot right now, as far as the caller may see it: command, process id, empty.
+    /// Who changes the sysroot right now, as far as the caller may see it: command, process id, empty; title,
+    /// initiator and address of a transaction of the service.
     pub transaction: Option<Vec<String>>,
     /// An update that is known and not deployed.
     pub cached_update: Option<CachedUpdate>,

@@ -59,6 +59,7 @@ mod sandbox_stage;
 mod scripts_modes;
 mod scripts_run;
 mod service;
+mod service_client;
 mod signed_example;
 mod support;
 mod units;
