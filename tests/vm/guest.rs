@@ -20,6 +20,12 @@ pub(crate) fn check_health(machine: &mut Machine) {
     assert_eq!(failed.trim(), "", "failed units");
 }
 
+/// Runs a command as the user `operator` of the test images, who is nobody but for what polkit allows.
+#[track_caller]
+pub(crate) fn operator(machine: &mut Machine, command: &str) -> String {
+    machine.run(&format!("runuser -u operator -- {command}"))
+}
+
 /// Checks that the repository is whole.
 #[track_caller]
 pub(crate) fn check_repository(machine: &mut Machine) {

@@ -23,6 +23,7 @@ mod monitor;
 mod outside;
 mod power;
 mod qemu;
+mod service;
 mod services;
 mod shelf;
 mod story;

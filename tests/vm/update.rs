@@ -1,7 +1,8 @@
-//! A host's life: rebase, upgrade, roll back, kernel arguments, with a reboot after each.
+//! A host's life: rebase, upgrade, roll back, kernel arguments, with a reboot after each; all of it asked for by a user
+//! without root, whom polkit allows it, through the service.
 
 use crate::disk::Disk;
-use crate::guest::{check_health, check_repository, deployments, step};
+use crate::guest::{check_health, check_repository, deployments, operator, step};
 use crate::machine::Machine;
 use crate::shelf::Shelf;
 
@@ -20,7 +21,10 @@ fn host_is_rebased_upgraded_and_rolled_back() {
     machine.run(
         "echo mine >/etc/vmtest/edited.conf; echo local >/etc/vmtest/local.conf; mkdir -p /var/lib/vmtest; echo data >/var/lib/vmtest/data",
     );
-    machine.run(&format!("apt-ostree rebase {}", shelf.reference("stable")));
+    operator(
+        &mut machine,
+        &format!("apt-ostree rebase {}", shelf.reference("stable")),
+    );
     assert_eq!(deployments(&mut machine), ["two staged", "one booted"]);
     assert_eq!(step(&mut machine), "one", "nothing changes before the reboot");
 
@@ -35,10 +39,13 @@ fn host_is_rebased_upgraded_and_rolled_back() {
     assert!(status.contains(&shelf.reference("stable")), "{status}");
 
     // An upgrade with nothing new, then one with a new image and a kernel argument on top of it.
-    machine.run("apt-ostree upgrade --unchanged-exit-77; test $? = 77");
+    operator(
+        &mut machine,
+        "sh -c 'apt-ostree upgrade --unchanged-exit-77; test $? = 77'",
+    );
     shelf.put("stable", "three");
-    machine.run("apt-ostree upgrade");
-    machine.run("apt-ostree kargs --append=vmtest.mine=1");
+    operator(&mut machine, "apt-ostree upgrade");
+    operator(&mut machine, "apt-ostree kargs --append=vmtest.mine=1");
     assert_eq!(deployments(&mut machine), ["three staged", "two booted", "one"]);
 
     machine.reboot();
@@ -48,7 +55,7 @@ fn host_is_rebased_upgraded_and_rolled_back() {
     machine.run("grep -qw vmtest.mine=1 /proc/cmdline && grep -qw vmtest.step=three /proc/cmdline");
     assert_eq!(deployments(&mut machine), ["three booted", "two"]);
 
-    machine.run("apt-ostree rollback");
+    operator(&mut machine, "apt-ostree rollback");
     assert_eq!(deployments(&mut machine), ["two", "three booted"]);
     machine.reboot();
     check_health(&mut machine);
@@ -56,7 +63,10 @@ fn host_is_rebased_upgraded_and_rolled_back() {
     machine.run("test $(cat /var/lib/vmtest/data) = data && ! grep -q vmtest.mine /proc/cmdline");
     assert_eq!(deployments(&mut machine), ["two booted", "three"]);
 
-    machine.run("apt-ostree kargs --append=vmtest.again=1 --delete=vmtest.step=two");
+    operator(
+        &mut machine,
+        "apt-ostree kargs --append=vmtest.again=1 --delete=vmtest.step=two",
+    );
     machine.reboot();
     check_health(&mut machine);
     assert_eq!(step(&mut machine), "two");
