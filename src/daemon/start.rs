@@ -8,8 +8,11 @@ use crate::daemon::{BUS_NAME, announce, socket};
 use crate::deployment::stamp::Stamp;
 use crate::fault::{Fault, Kind};
 use crate::host::watch;
+use crate::ops::recover;
+use crate::report::Silent;
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +47,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<()> {
     announce::publish(&service).await?;
     take_name(&bus).await?;
     socket::clean(&arguments.run_dir)?;
+    let sysroot = arguments.sysroot.clone();
+    tokio::task::spawn_blocking(move || close_interrupted(sysroot.as_deref()));
     let changes = tokio::spawn(follow_changes(Arc::clone(&service)));
     tracing::info!("serving {}", service.reader.root().display());
     loop {
@@ -73,6 +78,18 @@ pub(super) async fn run(arguments: &Arguments) -> Result<()> {
     changes.abort();
     service.finish().await;
     Ok(())
+}
+
+/// Says in the log which transactions were interrupted; nobody waits for this.
+fn close_interrupted(sysroot: Option<&Path>) {
+    match recover::run(sysroot, &Silent) {
+        Ok(recovered) => {
+            for interrupted in recovered {
+                tracing::warn!("{}", interrupted.text);
+            }
+        }
+        Err(error) => tracing::warn!("{error:#}"),
+    }
 }
 
 async fn connect(address: Option<&str>) -> Result<Connection> {

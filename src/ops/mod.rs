@@ -30,6 +30,7 @@ pub mod provision;
 pub mod rebase;
 pub mod reboot;
 pub mod record_boot;
+pub mod recover;
 pub mod refresh_md;
 pub mod request;
 pub mod reset;

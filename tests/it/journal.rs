@@ -5,9 +5,11 @@
     reason = "a failed step of a test has nobody else to tell"
 )]
 
+use crate::support::bus::wait_until;
 use crate::support::machine::{Machine, changed_file};
 use crate::support::mounted::Mounted;
 use crate::support::paused;
+use crate::support::service::Service;
 use apt_ostree::deployment::journal::{self, Ending, KEPT, Line, Record, Records};
 use apt_ostree::deployment::sysroot::{Host, Patience};
 use apt_ostree::host::mounts;
@@ -256,6 +258,23 @@ fn who_waits_or_is_refused_leaves_no_record() {
 
 fn open(machine: &Machine) -> Host {
     Host::open(Some(machine.sysroot.path()), "test", true).unwrap()
+}
+
+#[test]
+fn the_service_closes_what_was_interrupted_when_it_starts() {
+    let machine = Machine::deployed();
+    machine.publish("2", [changed_file("usr/share/a", "2")]);
+    killed(&machine, "publish-deployed", &["upgrade"]);
+    let service = Service::of(machine);
+    let machine = &service.machine;
+    wait_until("the record is closed", || {
+        ending(&records(machine)[0]) == Some(Ending::Interrupted)
+    });
+    let status = machine.ok(&["status"]);
+    assert!(status.contains("what boots next is as it was before"), "{status}");
+    wait_until("the service has said so", || {
+        std::fs::read_to_string(service.log()).is_ok_and(|log| log.contains("`upgrade` was interrupted"))
+    });
 }
 
 #[test]

@@ -43,8 +43,16 @@ enum Verdict {
 
 /// Closes the records of transactions that were interrupted and removes what they left behind.
 ///
-/// Returns nothing while another process has the lock: it has looked, or is about to. Needs root.
+/// Takes the lock only where there is such a record. Returns nothing while another process has it: that one has looked,
+/// or is about to. Needs root.
 pub fn recover(host: &Host, report: &dyn Report) -> Result<Vec<Recovered>> {
+    let records = match Records::open(host.path())? {
+        Some(records) => records.read()?,
+        None => Vec::new(),
+    };
+    if !records.iter().flatten().any(is_left_open) {
+        return Ok(Vec::new());
+    }
     match host.acquire("recover", Patience::Fail, report) {
         Ok(lock) => recover_locked(&lock, report),
         Err(error) if Fault::find(&error).is_some_and(|fault| fault.kind == Kind::Busy) => Ok(Vec::new()),
@@ -71,8 +79,7 @@ pub fn recover_locked(lock: &WriteLock<'_>, report: &dyn Report) -> Result<Vec<R
                 continue;
             }
         };
-        // One that has given its lock back is about to end.
-        if record.finished.is_some() || record.begun.process.is_alive() {
+        if !is_left_open(&record) {
             continue;
         }
         let verdict = judge(&record, &now);
@@ -124,6 +131,11 @@ pub fn last_interrupted(host: &Host) -> Result<Option<Recovered>> {
         }
     }
     Ok(None)
+}
+
+/// Returns whether a transaction never ended; one whose process has given its lock back is about to.
+fn is_left_open(record: &Record) -> bool {
+    record.finished.is_none() && !record.begun.process.is_alive()
 }
 
 /// Compares what a record announced with the deployments there are now.
