@@ -7,8 +7,18 @@ use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
-/// Bring what boots next to the running system already
+/// Have in the running system what boots next
+///
+/// For packages that are wanted now, without a restart. New files come at once; services are not started or
+/// restarted, the output names those that would have to be. Only new packages are taken without `--allow-
+/// replacement`. `apt-ostree apply-live --reset` or a restart takes it back.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree apply-live
+      Bring new packages to the running system
+  apt-ostree apply-live --reset
+      Go back to what was booted")]
 pub(crate) struct Arguments {
     /// Apply this commit instead of what boots next
     #[arg(long, value_name = "COMMIT", conflicts_with = "reset")]

@@ -8,7 +8,16 @@ use anyhow::Result;
 use clap::Args;
 
 /// Remove deployments, and what no deployment needs
+///
+/// Frees space at once. The booted deployment and pinned ones always stay. Without the deployment behind the
+/// booted one there is nothing to roll back to until the next change.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree cleanup --pending
+      Drop what would boot next, and stay with what runs
+  apt-ostree cleanup --base
+      Remove temporary files and what nothing needs")]
 #[group(required = true, multiple = true)]
 pub(crate) struct Arguments {
     /// Remove temporary files, and images, layers and objects that nothing needs

@@ -6,7 +6,16 @@ use clap::Args;
 use clap_complete::Shell;
 
 /// Print a completion script for a shell
+///
+/// The packages of this program bring the scripts for bash, zsh and fish; this is for other installations and
+/// shells.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree completion bash
+      Print the script, to be read with `source`
+  apt-ostree completion elvish
+      Print the one for elvish")]
 pub(crate) struct Arguments {
     /// The shell
     shell: Shell,

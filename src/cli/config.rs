@@ -8,8 +8,17 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 
-/// Show the settings that are in force, and the file that each comes from
+/// Show the settings in force and where they come from
+///
+/// Settings are in /etc/apt-ostree/config.d and /usr/lib/apt-ostree/config.d. Changes nothing; tells every
+/// mistake with its file and line.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree config
+      Show the settings
+  apt-ostree config --json
+      Print them for a script")]
 pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long)]

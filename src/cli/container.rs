@@ -15,9 +15,29 @@ use std::path::{Path, PathBuf};
 /// Verbs for building images.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a plain Debian root bootable, as the last step of an image build
+    /// Make a plain Debian root bootable
+    ///
+    /// The last line of a Containerfile: `RUN apt-ostree container prepare`. It moves what an image may not
+    /// hold, makes the initramfs, and changes nothing when it runs again.
+    #[command(after_help = "\
+Examples:
+  apt-ostree container prepare
+      Prepare the root of the build it runs in
+  apt-ostree container prepare --rootfs /srv/root
+      Prepare a directory")]
     Prepare(PrepareArgs),
-    /// Check that an image root works as a host
+    /// Check that an image works as a host
+    ///
+    /// Tells what would keep a host from booting, updating or keeping its data. Changes nothing; ends with 1
+    /// when there is an error.
+    #[command(after_help = "\
+Examples:
+  apt-ostree container lint
+      Check the root of the build it runs in
+  apt-ostree container lint --list
+      Show all rules
+  apt-ostree container lint --fatal-warnings --skip var-tmpfiles
+      Take warnings as errors, but for one rule")]
     Lint(LintArgs),
 }
 

@@ -15,11 +15,40 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what packages differ between two revisions
+    /// Show which packages differ
+    ///
+    /// Without revisions it compares what runs with what boots next. A revision is the index of a deployment
+    /// (as `status -v` shows it), a stored image, or a commit. Needs neither root nor network.
+    #[command(after_help = "\
+Examples:
+  apt-ostree db diff
+      Show what the next restart changes
+  apt-ostree db diff 1 0
+      Compare two deployments
+  apt-ostree db diff --format=json
+      Print the difference for a script")]
     Diff(Diff),
-    /// List the packages of revisions
+    /// List the packages of a deployment or an image
+    ///
+    /// What `dpkg -l` is on other systems, for any deployment, stored image or commit. Needs neither root nor
+    /// network.
+    #[command(after_help = "\
+Examples:
+  apt-ostree db list 0
+      List the packages of the first deployment
+  apt-ostree db list 0 linux-image*
+      List those whose names begin so")]
     List(List),
-    /// Show a short name for all packages of a revision; equal packages have the same
+    /// Print a short name for all packages together
+    ///
+    /// Two revisions with the same packages have the same name: a quick way to compare hosts. Needs neither
+    /// root nor network.
+    #[command(after_help = "\
+Examples:
+  apt-ostree db version 0
+      Print it for the first deployment
+  apt-ostree db version 0 1
+      Print it for two, to compare them")]
     Version(Version),
 }
 

@@ -8,8 +8,17 @@ use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
-/// Boot one particular image of the followed reference next
+/// Boot one particular version of the image next
+///
+/// Goes to an older or newer version of the image that the host follows. It boots at the next restart. The host
+/// goes on following its tag, so the next `upgrade` leaves this version again; `apt-ostree rollback` goes back.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree deploy 13.1
+      Boot version 13.1 next
+  apt-ostree deploy sha256:4aca19a59f72...
+      Boot the image with this digest next")]
 pub(crate) struct Arguments {
     /// A manifest digest, `version=V`, or a version
     revision: String,

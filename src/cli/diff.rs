@@ -10,8 +10,17 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Show what differs between two deployments or images: packages, files, kernel arguments
+/// Show what differs between two deployments or images
+///
+/// Packages, files, defaults in /etc and kernel arguments; without arguments it compares what runs with what
+/// boots next. Changes nothing and fetches nothing.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree diff
+      Show what the next restart changes
+  apt-ostree diff rollback booted --packages
+      Show which packages the last update changed")]
 pub(crate) struct Arguments {
     /// The old one: an index, `booted`, `pending`, `rollback`, a version, a digest, a reference, a commit or a ref
     from: Option<String>,

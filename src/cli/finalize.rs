@@ -7,8 +7,17 @@ use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
-/// Unlock the staged deployment and reboot into it
+/// Restart into a deployment that was staged locked
+///
+/// A deployment that was made with `--lock-finalization` does not boot at a restart; this lets it, and restarts
+/// at once. The checksum makes sure that it is the deployment that is meant.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree finalize-deployment --allow-missing-checksum
+      Restart into what is staged, whatever it is
+  apt-ostree finalize-deployment 4aca19a59f72...
+      Restart into exactly this one")]
 pub(crate) struct Arguments {
     /// The staged deployment's commit checksum or manifest digest
     #[arg(required_unless_present = "allow_missing_checksum")]

@@ -11,8 +11,19 @@ use std::io::Write;
 /// Findings of one sort that are printed before the rest is counted.
 const SHOWN: usize = 10;
 
-/// Check that the sysroot is what it should be: objects, deployments, boot entries, packages
+/// Check that nothing is damaged or missing
+///
+/// Reads every file that is stored, and looks at deployments, boot entries and dpkg's database. Changes nothing
+/// without `--repair`; that never touches files of the system that runs. Ends with 0 when all is well.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree fsck
+      Check everything
+  apt-ostree fsck --quick
+      Do not read the content of files
+  apt-ostree fsck --repair
+      Mend what can be mended")]
 pub(crate) struct Arguments {
     /// Mend what can be mended; the booted deployment's files are never touched
     #[arg(long)]

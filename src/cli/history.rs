@@ -10,8 +10,17 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-/// Show how an image was made, newest step first: version, time, layers with their sizes
+/// Show how an image was made, newest step first
+///
+/// Prints version, time and the steps of its build, with the size of each layer. Without a name it is the image
+/// that runs. Changes nothing.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree history
+      Show how the image was made that runs
+  apt-ostree history pending
+      Show it for what boots next")]
 pub(crate) struct Arguments {
     /// The image: anything that `diff` takes; that of the booted deployment when left out
     image: Option<String>,

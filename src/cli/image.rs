@@ -12,17 +12,70 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Import an image, and deploy nothing
+    /// Store an image, and deploy nothing
+    ///
+    /// Fetches the layers that are not stored yet. Nothing boots from the image before `rebase` or `deploy`
+    /// names it; `apt-ostree image remove` forgets it.
+    #[command(after_help = "\
+Examples:
+  apt-ostree image pull registry.example/os/debian:13
+      Store an image of a registry
+  apt-ostree image pull --repo /srv/repo registry.example/os/debian:13
+      Store it in another repository")]
     Pull(Named),
-    /// List the images in the repository
+    /// List the stored images
+    ///
+    /// Shows the reference, digest and version of each image in the repository. Changes nothing.
+    #[command(after_help = "\
+Examples:
+  apt-ostree image list
+      List them
+  apt-ostree image list --json
+      Print them for a script")]
     List(Listing),
     /// Show how a stored image was made, newest step first
+    ///
+    /// Prints the steps of its build, such as the lines of a Containerfile, with the size of each layer.
+    /// Changes nothing.
+    #[command(after_help = "\
+Examples:
+  apt-ostree image history registry.example/os/debian:13
+      Show the steps of this image
+  apt-ostree image history --repo /srv/repo registry.example/os/debian:13
+      Look into another repository")]
     History(History),
-    /// Print a stored image's digest, manifest and configuration as JSON
+    /// Print a stored image's manifest and configuration
+    ///
+    /// Prints digest, manifest and configuration as JSON, as they were when the image was stored. Nothing is
+    /// fetched.
+    #[command(after_help = "\
+Examples:
+  apt-ostree image inspect registry.example/os/debian:13
+      Print what is known of this image
+  apt-ostree image inspect --repo /srv/repo registry.example/os/debian:13
+      Look into another repository")]
     Inspect(Named),
     /// Forget a stored image, and remove what only it needed
+    ///
+    /// Frees space at once. What a deployment needs stays, so that no host stops booting. `apt-ostree image
+    /// pull` fetches it again.
+    #[command(after_help = "\
+Examples:
+  apt-ostree image remove registry.example/os/debian:12
+      Forget this image
+  apt-ostree image remove --repo /srv/repo registry.example/os/debian:12
+      Forget it in another repository")]
     Remove(Named),
-    /// Remove layers and objects that no image and no deployment needs
+    /// Remove layers and objects that nothing needs
+    ///
+    /// Frees space at once, for example after an interrupted fetch. Every image and every deployment stays.
+    /// `upgrade` does this by itself.
+    #[command(after_help = "\
+Examples:
+  apt-ostree image prune
+      Clean the repository of this host
+  apt-ostree image prune --repo /srv/repo
+      Clean another repository")]
     Prune(Place),
 }
 

@@ -8,8 +8,17 @@ use clap::Args;
 use indicatif::HumanBytes;
 use std::io::Write;
 
-/// Show what is known of packages: versions, repositories, sizes, dependencies
+/// Show versions, sizes and relations of packages
+///
+/// Shows what `install` would take and from where, and whether the deployment that boots next has the package
+/// already, in the image or on top of it. Nothing is fetched. Needs no root.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree info htop
+      Show what is known of htop
+  apt-ostree info libc6:i386
+      Show a package of another architecture")]
 pub(crate) struct Arguments {
     /// Names, with `:ARCH` for another architecture
     #[arg(required = true, value_name = "PKG")]

@@ -7,8 +7,20 @@ use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
-/// Show or choose where the initramfs comes from: the image, or dracut on this host
+/// Show or choose who makes the initramfs
+///
+/// The initramfs is what the kernel starts from before it finds the disk. It comes with the image; a host that
+/// needs other drivers or settings in it can have dracut make one with each deployment. A change boots at the
+/// next restart.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree initramfs
+      Show where it comes from
+  apt-ostree initramfs --enable --arg=--add --arg=lvm
+      Have dracut make it, with the module lvm
+  apt-ostree initramfs --disable
+      Take the image's again")]
 pub(crate) struct Arguments {
     /// Make the initramfs on this host with each deployment
     #[arg(long, conflicts_with = "disable")]

@@ -8,7 +8,18 @@ use anyhow::Result;
 use clap::Args;
 
 /// Show or change which files of /etc the initramfs gets
+///
+/// For settings that are needed before the disk is found, such as /etc/crypttab. A change makes a new
+/// deployment, which boots at the next restart; later deployments get the files as they are then.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree initramfs-etc --track /etc/crypttab
+      Give the initramfs this file from now on
+  apt-ostree initramfs-etc --force-sync
+      Give it the files as they are now
+  apt-ostree initramfs-etc --untrack-all
+      Give it none any more")]
 pub(crate) struct Arguments {
     /// Add FILE, a path below /etc, now and in each later deployment
     #[arg(long, value_name = "FILE")]

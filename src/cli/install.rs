@@ -13,7 +13,21 @@ use clap::Args;
 use std::io::IsTerminal;
 
 /// Put packages on top of the image
+///
+/// The packages and what they depend on are fetched from the repositories in /etc/apt and set up in a new
+/// deployment, which boots at the next restart; with `--apply-live` they are there at once, too. They are put
+/// on each new image that `upgrade` brings. `apt-ostree uninstall PKG` takes them away again.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree install htop
+      Install htop; it is there after the next restart
+  apt-ostree install --apply-live htop
+      Have it in the running system as well
+  apt-ostree install --dry-run nginx
+      Show what would be installed, and from where
+  apt-ostree install ./tool_1.0_amd64.deb
+      Install a file")]
 #[command(alias = "pkg-add")]
 pub(crate) struct Arguments {
     /// NAME, NAME=VERSION, NAME/SUITE, NAME:ARCH, the path of a .deb file, or its https:// address

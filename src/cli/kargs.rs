@@ -7,8 +7,20 @@ use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
 
-/// Show or change the kernel arguments of the next boot
+/// Show or change the kernel arguments
+///
+/// A change makes a new deployment of the same image with other arguments, which boots at the next restart and
+/// keeps them with each new image. The arguments of the deployment that runs stay as they are, so `apt-ostree
+/// rollback` takes a change back.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree kargs
+      Print the arguments of the next boot
+  apt-ostree kargs --append=console=ttyS0 --delete=quiet
+      Add one argument and remove another
+  apt-ostree kargs --replace=loglevel=7
+      Give an argument another value")]
 pub(crate) struct Arguments {
     /// Add KEY=VALUE or KEY at the end
     #[arg(long, value_name = "ARG")]

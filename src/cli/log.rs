@@ -9,8 +9,17 @@ use anyhow::Result;
 use clap::Args;
 use std::io::Write;
 
-/// Show the deployments over time: when each was made, by what, from which image to which, and what came of it
+/// Show what was changed over time, and what came of it
+///
+/// Each entry is a deployment: when it was made, by which command, from which version to which, and whether it
+/// was booted or rolled back. Needs no root; root also sees what failed or was cancelled.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree log
+      Show the last ten changes
+  apt-ostree log --all
+      Show all that is known")]
 pub(crate) struct Arguments {
     /// Show this many entries
     #[arg(

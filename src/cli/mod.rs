@@ -19,6 +19,7 @@ mod diff;
 mod finalize;
 mod fsck;
 mod generate;
+mod help;
 mod history;
 mod image;
 mod info;
@@ -59,7 +60,7 @@ use crate::host::{environment, interrupt};
 use crate::ops::{Fetch, Target};
 use crate::report::Report;
 use anyhow::Result;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use outcome::After;
 use progress::Progress;
 use std::cell::Cell;
@@ -73,8 +74,23 @@ use terminal::Style;
 pub(crate) const UNCHANGED: u8 = 77;
 
 /// Run Debian as an image: follow an OCI image, boot what was imported, go back at any time
+///
+/// The system is one image, which is replaced as a whole. A change makes a new deployment beside the one that runs; it boots at
+/// the next restart, and the old one stays to go back to. /etc and /var are the host's own and are kept.
 #[derive(Debug, Parser)]
 #[command(name = "apt-ostree", version, long_version = version::LONG, disable_version_flag = true)]
+#[command(after_help = "\
+Getting started:
+  apt-ostree status
+      See what runs, and what boots next
+  apt-ostree upgrade
+      Fetch the newest image; it boots at the next restart
+  apt-ostree install htop
+      Put a package on top of the image
+  apt-ostree rollback
+      Boot at the next restart what ran before
+  apt-ostree VERB --help
+      See what a verb does, with examples")]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -118,7 +134,10 @@ enum Verb {
     Deploy(deploy::Arguments),
     Install(install::Arguments),
     Uninstall(uninstall::Arguments),
-    /// Packages of the image: replace, remove, reset, list
+    /// Replace or remove packages of the image
+    ///
+    /// Packages that come with the image cannot be changed with `install`. An override is kept and made again
+    /// on each new image; where that has no such package, it has no effect.
     #[command(subcommand)]
     Override(override_::Command),
     Reset(reset::Arguments),
@@ -127,9 +146,26 @@ enum Verb {
     Cleanup(cleanup::Arguments),
     Kargs(kargs::Arguments),
     InitramfsEtc(initramfs_etc::Arguments),
-    /// Keep a deployment from being removed by later ones
+    /// Keep a deployment until it is unpinned
+    ///
+    /// Later changes and `cleanup` never remove a pinned deployment, so that it can be booted at any time.
+    /// Takes effect at once; `apt-ostree unpin` takes it back.
+    #[command(after_help = "\
+Examples:
+  apt-ostree pin
+      Keep the deployment that runs
+  apt-ostree pin 1
+      Keep the one with the index 1 in `status -v`")]
     Pin(pin::Arguments),
     /// Let a pinned deployment be removed again
+    ///
+    /// Nothing is removed at once: the next change does that, when the deployment is not needed any more.
+    #[command(after_help = "\
+Examples:
+  apt-ostree unpin
+      Unpin the deployment that runs
+  apt-ostree unpin 1
+      Unpin the one with the index 1 in `status -v`")]
     Unpin(pin::Arguments),
     FinalizeDeployment(finalize::Arguments),
     Cancel(cancel::Arguments),
@@ -140,18 +176,27 @@ enum Verb {
     RefreshMd(refresh_md::Arguments),
     ApplyLive(apply_live::Arguments),
     Usroverlay(usroverlay::Arguments),
-    /// Images in the repository: pull, list, history, inspect, remove, prune
+    /// Look at stored images, fetch and remove them
+    ///
+    /// For looking behind `upgrade` and `rebase`, which store and remove images by themselves.
     #[command(subcommand)]
     Image(image::Command),
-    /// Packages of deployments, images and commits: diff, list, version
+    /// List and compare packages of deployments and images
+    ///
+    /// Each deployment carries its own list of packages, so that all of them can be looked at from the system
+    /// that runs.
     #[command(subcommand)]
     Db(db::Command),
     Diff(diff::Arguments),
     History(history::Arguments),
-    /// Install an image on a file system or a disk
+    /// Install an image on an empty disk
+    ///
+    /// For the first installation of a host; later changes are made with `upgrade` and `rebase`.
     #[command(subcommand)]
     Provision(provision::Command),
-    /// Build images: make a plain Debian root bootable, check an image
+    /// Make and check images, while they are built
+    ///
+    /// Images are built with an ordinary Containerfile by podman; these verbs are for its last lines.
     #[command(subcommand)]
     Container(container::Command),
     Config(config::Arguments),
@@ -290,7 +335,8 @@ impl Context<'_> {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let title = title(&arguments);
-    let cli = match Cli::try_parse_from(arguments) {
+    let matches = help::grouped(Cli::command()).try_get_matches_from(arguments);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // clap prints help and version to standard output and mistakes to standard error; a closed pipe is no news.

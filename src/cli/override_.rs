@@ -11,13 +11,49 @@ use clap::{Args, Subcommand};
 /// Verbs for packages of the image.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Take packages of the image from a repository or from files instead
+    /// Use other versions of packages of the image
+    ///
+    /// Makes a new deployment in which these packages come from a repository or a file instead of the image; it
+    /// boots at the next restart, and is made again on each new image. `apt-ostree override reset PKG` takes it
+    /// back.
+    #[command(after_help = "\
+Examples:
+  apt-ostree override replace openssh-server
+      Take the newest version of the repositories
+  apt-ostree override replace ./bash_5.3_amd64.deb
+      Take the package from a file")]
     Replace(ReplaceArguments),
     /// Take packages out of the image
+    ///
+    /// Makes a new deployment without these packages; it boots at the next restart, and they are taken out of
+    /// each new image as well. `apt-ostree override reset PKG` takes it back.
+    #[command(after_help = "\
+Examples:
+  apt-ostree override remove nano
+      Have no nano
+  apt-ostree override remove nano --install vim
+      Have vim instead of nano")]
     Remove(RemoveArguments),
-    /// Take overrides back
+    /// Go back to the packages of the image
+    ///
+    /// Makes a new deployment in which these packages are as the image has them; it boots at the next restart.
+    #[command(after_help = "\
+Examples:
+  apt-ostree override reset nano
+      Have nano of the image again
+  apt-ostree override reset --all
+      Take all overrides back")]
     Reset(ResetArguments),
-    /// Show the overrides, those in force and those without effect
+    /// Show which packages of the image are replaced or removed
+    ///
+    /// Shows the overrides of the deployment that boots next, with both versions, and those that have no effect
+    /// on its image. Needs no root and changes nothing.
+    #[command(after_help = "\
+Examples:
+  apt-ostree override list
+      Show them
+  apt-ostree override list --json
+      Print them for a script")]
     List(ListArguments),
 }
 

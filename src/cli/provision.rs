@@ -14,9 +14,27 @@ use std::path::PathBuf;
 /// What to install an image on.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make an empty mounted directory into a bootable sysroot
+    /// Install an image on a mounted file system
+    ///
+    /// For installers that partition the disk themselves. The directory must be empty, and nothing outside of
+    /// it is touched.
+    #[command(after_help = "\
+Examples:
+  apt-ostree provision to-filesystem --image registry.example/os:13 /mnt
+      Install on what is mounted at /mnt
+  apt-ostree provision to-filesystem --image local://my-os --karg quiet /mnt
+      Install an own image, with a kernel argument")]
     ToFilesystem(ToFilesystem),
-    /// Make a whole disk that firmware boots, on a block device or as a file
+    /// Install an image on a whole disk
+    ///
+    /// Makes the partition table, the boot partition and the root file system. What is on the disk is only
+    /// overwritten with `--wipe`.
+    #[command(after_help = "\
+Examples:
+  apt-ostree provision to-disk --image registry.example/os:13 /dev/vda
+      Install on a disk
+  apt-ostree provision to-disk --image local://my-os --format qcow2 my.qcow2
+      Make a disk for a virtual machine")]
     ToDisk(ToDisk),
 }
 

@@ -9,7 +9,17 @@ use anyhow::Result;
 use clap::Args;
 
 /// Follow another image and boot it next
+///
+/// The host follows one image; this makes it follow another one, such as the next release of the system. It
+/// boots at the next restart, and `upgrade` looks for newer versions of it from then on. Files in /etc and /var
+/// and the packages on top are kept. `apt-ostree rollback` goes back to the old image.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree rebase registry.example/os/debian:14
+      Follow another tag
+  apt-ostree rebase local://my-os:latest
+      Follow an image that podman built on this host")]
 pub(crate) struct Arguments {
     /// The image: NAME or NAME:TAG, docker://NAME, local://NAME or a full ostree-... reference
     reference: String,

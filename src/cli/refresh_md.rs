@@ -8,7 +8,16 @@ use anyhow::Result;
 use clap::Args;
 
 /// Fetch the package lists of the repositories
+///
+/// What `apt update` is on other systems. `install` and `upgrade` do it by themselves when the lists are more
+/// than an hour old. No deployment changes.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree refresh-md
+      Fetch the lists when they are old
+  apt-ostree refresh-md --force
+      Fetch them in any case")]
 pub(crate) struct Arguments {
     /// Fetch them also when they are less than an hour old
     #[arg(short, long)]

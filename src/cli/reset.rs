@@ -8,8 +8,18 @@ use crate::ops::reset;
 use anyhow::Result;
 use clap::Args;
 
-/// Drop what stands on top of the image: packages, overrides, the initramfs made here; all of it without an option
+/// Drop what stands on top of the image
+///
+/// Makes a new deployment of the image as it is: without packages on top, overrides and an initramfs made here,
+/// or without one of these. It boots at the next restart. Files in /etc and /var stay. `apt-ostree rollback`
+/// goes back.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree reset
+      Boot the image as it was built
+  apt-ostree reset --overlays
+      Drop the packages on top only")]
 pub(crate) struct Arguments {
     /// Drop packages on top
     #[arg(short = 'l', long)]

@@ -7,8 +7,17 @@ use crate::ops::rollback;
 use anyhow::Result;
 use clap::Args;
 
-/// Boot the previous deployment next; run again, it takes that back
+/// Boot the previous deployment next
+///
+/// Takes effect at the next restart; run again, it takes that back. Nothing is fetched and nothing is lost:
+/// /etc of the previous deployment is as it was left, /var is not rolled back.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree rollback
+      Boot at the next restart what ran before
+  apt-ostree rollback --reboot
+      Restart into it now")]
 pub(crate) struct Arguments {
     /// Reboot afterwards
     #[arg(short, long)]

@@ -7,7 +7,16 @@ use anyhow::Result;
 use clap::Args;
 
 /// Search the repositories for packages
+///
+/// Looks in names and summaries, as `apt search` does. Nothing is fetched: the lists are those of the last
+/// `refresh-md`, `install` or `upgrade`. Needs no root.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree search process viewer
+      Find what has one of the words in name or summary
+  apt-ostree search nginx*
+      Find names that begin so")]
 pub(crate) struct Arguments {
     /// Words that the name or the summary has; with `*` or `?` they must match the whole
     #[arg(required = true, value_name = "TERM")]

@@ -12,8 +12,19 @@ use clap::Args;
 use serde_json_path::JsonPath;
 use std::io::Write;
 
-/// Show the deployments: what is booted, what boots next, what can be rolled back to
+/// Show what is booted, what boots next and what ran before
+///
+/// A deployment is a whole system that can be booted: an image, and what was put on top of it. The mark shows
+/// the one that runs; the first one boots next. Needs no root and changes nothing.
 #[derive(Args, Debug, Default)]
+#[command(after_help = "\
+Examples:
+  apt-ostree status
+      Show the deployments
+  apt-ostree status -b -v
+      Show every fact on the one that runs
+  apt-ostree status --jsonpath '$.deployments[0].version'
+      Print the version that boots next, for a script")]
 pub(crate) struct Arguments {
     /// Show every fact
     #[arg(short, long)]

@@ -10,7 +10,16 @@ use anyhow::Result;
 use clap::Args;
 
 /// Take packages on top of the image away
+///
+/// Makes a new deployment without the packages, and without what only they needed; it boots at the next
+/// restart. Packages of the image itself are taken out with `apt-ostree override remove`.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree uninstall htop
+      Take htop away again
+  apt-ostree uninstall --all
+      Take all packages on top away")]
 #[command(aliases = ["remove", "pkg-remove"])]
 pub(crate) struct Arguments {
     /// A name, or NAME_VERSION_ARCH of a package that came as a file

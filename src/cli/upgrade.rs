@@ -13,8 +13,22 @@ use clap::Args;
 use indicatif::HumanDuration;
 use rustix::process::geteuid;
 
-/// Fetch the newest image of the followed reference and boot it next
+/// Fetch the newest image and boot it next
+///
+/// The running system is not touched: the new image is stored beside it and boots at the next restart. Packages
+/// that were put on top are put on the new image as well. `apt-ostree rollback` goes back, before the restart
+/// or after it.
+///
+/// This is what `apt update` and `apt full-upgrade` are on other systems, for the whole system at once.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree upgrade --check
+      Say whether there is a newer image, and do nothing
+  apt-ostree upgrade
+      Fetch it; it boots at the next restart
+  apt-ostree upgrade --download-only
+      Fetch it now, and deploy it later with `upgrade --cache-only`")]
 #[command(alias = "update")]
 pub(crate) struct Arguments {
     #[command(flatten)]

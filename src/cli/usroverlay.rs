@@ -7,8 +7,17 @@ use crate::ops::usroverlay;
 use anyhow::Result;
 use clap::Args;
 
-/// Lay a writable overlay over /usr of the running system
+/// Make /usr writable for trying something out
+///
+/// Takes effect at once. What is written to /usr goes at the next restart; with `--hotfix` it stays, for the
+/// deployment that runs only. Other deployments are never changed.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree usroverlay
+      Write to /usr until the next restart
+  apt-ostree usroverlay --hotfix
+      Keep what is written, until the next upgrade")]
 #[command(alias = "unlock")]
 pub(crate) struct Arguments {
     /// Keep the changes across reboots, in this deployment only

@@ -110,6 +110,7 @@ fn a_page_tells_what_the_help_tells() {
         "APT-OSTREE-KARGS(8)",
         "SYNOPSIS",
         "--append",
+        "EXAMPLES",
         "SEE ALSO",
         "apt-ostree(8)",
     ] {

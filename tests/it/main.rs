@@ -22,6 +22,7 @@ mod fsck_deployments;
 mod fsck_packages;
 mod gc;
 mod generated;
+mod help;
 mod history;
 mod import_encapsulated;
 mod import_faults;
