@@ -8,8 +8,15 @@ use crate::host::password_agent::PasswordAgent;
 use anyhow::Result;
 use clap::Args;
 
-/// Stop what the service is doing; the host stays as it was
+/// Stop the change that is being made
+///
+/// Downloads, scripts and imports end, and the host stays as it was: nothing has to be undone. Whose change it
+/// is does not matter, but it needs the right to do so. Waits until it has stopped.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree cancel
+      Stop an upgrade that another terminal or the timer began")]
 pub(crate) struct Arguments {}
 
 pub(crate) fn run(_arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {

@@ -7,7 +7,9 @@ use clap::builder::StyledStr;
 const GROUPS: [(&str, &[&str]); 6] = [
     (
         "The system",
-        &["status", "upgrade", "rollback", "rebase", "deploy", "reset"],
+        &[
+            "status", "upgrade", "cancel", "rollback", "rebase", "deploy", "reset",
+        ],
     ),
     (
         "Packages",

@@ -6,8 +6,15 @@ use crate::host::password_agent::PasswordAgent;
 use anyhow::Result;
 use clap::Args;
 
-/// Let the service read its settings and the deployments again
+/// Let the service read its settings again
+///
+/// For changes to /etc/apt-ostree/config.d, and to deployments that another program made. Takes effect at once;
+/// a change that is being made goes on.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  apt-ostree reload
+      Let new settings take effect")]
 pub(crate) struct Arguments {}
 
 pub(crate) fn run(_arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
