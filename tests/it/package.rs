@@ -25,6 +25,8 @@ const DPKG_SAYS: &[&str] = &[
 
 /// What systemctl says where a unit is enabled, and where systemd does not run.
 const SYSTEMD_SAYS: &[&str] = &[
+    // Debian 12's systemd has this folder under /lib, which dpkg takes for another one.
+    "dpkg: warning: while removing apt-ostree, directory '/usr/lib/systemd/system-preset' not empty",
     "Created symlink",
     "Running in chroot, ignoring command 'daemon-reload'",
 ];
