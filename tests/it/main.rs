@@ -18,6 +18,7 @@ mod docs;
 mod faults_source;
 mod fsck;
 mod fsck_boot;
+mod fsck_booted;
 mod fsck_deployments;
 mod fsck_packages;
 mod gc;

@@ -264,7 +264,8 @@ impl Rules {
         Ok(rules)
     }
 
-    /// Returns where a path of a package is expected, from the root without a leading `/`; nothing for what dpkg leaves out and for what is not below `/usr`.
+    /// Returns where a path of a package is expected, from the root without a leading `/`; nothing for what dpkg leaves
+    /// out and for what is not below `/usr`.
     fn place(&self, path: &str, package: &str) -> Option<String> {
         let filter = self
             .filters

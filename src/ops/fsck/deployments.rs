@@ -5,7 +5,7 @@ use super::finding::{Finding, Findings, Remedy, is_denied};
 use super::site::{Found, Site};
 use crate::host::folder;
 use crate::report::Report;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ostree_ext::{gio, ostree};
 use rustix::fs::IFlags;
 
@@ -88,9 +88,17 @@ fn staged(site: &Site<'_>, findings: &mut Findings) {
         let message = format!("/{STAGED} exists, and libostree makes no deployment of it");
         findings.push(
             Finding::error("staged-unreadable", STAGED, message)
-                .hint("drop it with `apt-ostree cleanup --pending`, and deploy again"),
+                .remedy(Remedy::DropStaged)
+                .hint("`--repair` drops it; deploy again then"),
         );
     }
+}
+
+/// Drops what was staged; the folder of its deployment is a leftover then.
+pub(super) fn drop_staged(site: &Site<'_>) -> Result<()> {
+    site.root
+        .remove_file(STAGED)
+        .with_context(|| format!("Removing /{STAGED}"))
 }
 
 /// Makes the top folder of a deployment immutable.

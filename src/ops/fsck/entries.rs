@@ -4,13 +4,10 @@
 use super::finding::{Finding, Findings, LostEntry, Remedy, is_denied};
 use super::site::Site;
 use crate::boot::loader::{self, Entry, Loader};
-use crate::deployment::origin::Origin;
-use crate::deployment::sysroot::WriteLock;
-use crate::deployment::{salvage, staging};
+use crate::deployment::salvage;
 use anyhow::{Context, Result};
 use cap_std_ext::cap_std::fs::Dir;
 use cap_std_ext::dirext::CapStdExtDirExt;
-use ostree_ext::ostree;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -61,10 +58,16 @@ pub(super) fn check(site: &Site<'_>, quick: bool, findings: &mut Findings) -> Re
             false => finding.remedy(Remedy::DropEntry(name.clone())),
         });
     }
-    let mut seen = BTreeSet::new();
+    let mut files = Files {
+        site,
+        boot: &boot,
+        quick,
+        seen: BTreeSet::new(),
+        findings: &mut *findings,
+    };
     for (name, entry, target) in &good {
         if let Some(target) = target {
-            files(site, &boot, name, entry, target, quick, &mut seen, findings)?;
+            files.check(name, entry, target)?;
         }
     }
     lost(site, &boot, findings)?;
@@ -96,69 +99,68 @@ fn resolve(site: &Site<'_>, entry: &Entry) -> Option<PathBuf> {
     Some(directory.with_extension(serial.to_string()))
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one entry with all that it is held against"
-)]
-fn files(
-    site: &Site<'_>,
-    boot: &Dir,
-    name: &str,
-    entry: &Entry,
-    target: &Target,
+/// Holds what entries load against their deployments; a file that several load is looked at once.
+struct Files<'a> {
+    site: &'a Site<'a>,
+    boot: &'a Dir,
     quick: bool,
-    seen: &mut BTreeSet<PathBuf>,
-    findings: &mut Findings,
-) -> Result<()> {
-    let kernel = kernel_folder(site, &target.folder)?;
-    for (number, path) in [&entry.linux].into_iter().chain(&entry.initrds).enumerate() {
-        let below = path.strip_prefix("/boot").unwrap_or(path).trim_start_matches('/');
-        let file = PathBuf::from(below);
-        let is_overlay = number > 1;
-        if !is_overlay && file.parent() != Some(target.kernel.as_path()) {
-            let message = format!(
-                "The boot entry {name} loads /boot/{below}, which belongs to another deployment than the one it starts"
-            );
-            let finding = Finding::error("boot-entry-differs", format!("{name} ({below})"), message);
-            let fits = Loader::detect(boot)? != Loader::Grub2 && file.parent().is_some();
-            findings.push(match fits {
-                true => finding.remedy(Remedy::PointEntry {
-                    entry: name.to_owned(),
-                    path: path.clone(),
-                    folder: target.kernel.clone(),
-                }),
-                false => {
-                    finding.hint("run `grub-mkconfig -o /boot/loader/grub.cfg` after correcting the entry")
-                }
-            });
-            continue;
-        }
-        if !seen.insert(file.clone()) {
-            continue;
-        }
-        let source = match (number, &kernel) {
-            (0, Some(folder)) => Some(folder.join("vmlinuz")),
-            (1, Some(folder)) => Some(folder.join("initramfs.img")),
-            _ => None,
-        };
-        let source = source.filter(|source| site.root.is_file(source));
-        let (code, state) = match (&source, boot.is_file(&file)) {
-            (_, false) => ("boot-file-missing", "is missing"),
-            (Some(source), true) if !quick && !is_same(&site.root, source, boot, &file)? => {
-                ("boot-file-differs", "is not the one of its deployment")
+    seen: BTreeSet<PathBuf>,
+    findings: &'a mut Findings,
+}
+
+impl Files<'_> {
+    fn check(&mut self, name: &str, entry: &Entry, target: &Target) -> Result<()> {
+        let kernel = kernel_folder(self.site, &target.folder)?;
+        for (number, path) in [&entry.linux].into_iter().chain(&entry.initrds).enumerate() {
+            let below = path.strip_prefix("/boot").unwrap_or(path).trim_start_matches('/');
+            let file = PathBuf::from(below);
+            let is_overlay = number > 1;
+            if !is_overlay && file.parent() != Some(target.kernel.as_path()) {
+                let message = format!(
+                    "The boot entry {name} loads /boot/{below}, which belongs to another deployment than the one it starts"
+                );
+                let finding = Finding::error("boot-entry-differs", format!("{name} ({below})"), message);
+                let fits = Loader::detect(self.boot)? != Loader::Grub2 && file.parent().is_some();
+                self.findings.push(match fits {
+                    true => finding.remedy(Remedy::PointEntry {
+                        entry: name.to_owned(),
+                        path: path.clone(),
+                        folder: target.kernel.clone(),
+                    }),
+                    false => finding
+                        .hint("run `grub-mkconfig -o /boot/loader/grub.cfg` after correcting the entry"),
+                });
+                continue;
             }
-            _ => continue,
-        };
-        let message = format!("/boot/{below}, which the boot entry {name} loads, {state}");
-        let finding = Finding::error(code, below, message);
-        findings.push(match source {
+            if !self.seen.insert(file.clone()) {
+                continue;
+            }
+            let source = match (number, &kernel) {
+                (0, Some(folder)) => Some(folder.join("vmlinuz")),
+                (1, Some(folder)) => Some(folder.join("initramfs.img")),
+                _ => None,
+            };
+            let source = source.filter(|source| self.site.root.is_file(source));
+            let (code, state) = match (&source, self.boot.is_file(&file)) {
+                (_, false) => ("boot-file-missing", "is missing"),
+                (Some(source), true)
+                    if !self.quick && !is_same(&self.site.root, source, self.boot, &file)? =>
+                {
+                    ("boot-file-differs", "is not the one of its deployment")
+                }
+                _ => continue,
+            };
+            let message = format!("/boot/{below}, which the boot entry {name} loads, {state}");
+            let finding = Finding::error(code, below, message);
+            self.findings.push(match source {
             Some(from) => finding.remedy(Remedy::CopyBootFile { from, to: file }),
             None => finding.hint(
                 "make a new deployment with `apt-ostree initramfs-etc --force-sync` or `apt-ostree upgrade`",
             ),
         });
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Returns the folder with the kernel of a deployment, below the sysroot.
@@ -297,103 +299,4 @@ fn had_script(site: &Site<'_>, boot: &Dir) -> Result<bool> {
             .string("sysroot", "bootloader")
             .is_ok_and(|name| name == "none");
     Ok(is_ours && boot.is_dir("grub") && boot.symlink_metadata_optional("grub/grub.cfg")?.is_none())
-}
-
-/// Removes a boot entry, and lets libostree see that something changed.
-pub(super) fn drop_entry(site: &Site<'_>, name: &str) -> Result<()> {
-    let folder = site.boot()?.open_dir("loader/entries")?;
-    folder
-        .remove_file(name)
-        .with_context(|| format!("Removing the boot entry {name}"))?;
-    changed(site)
-}
-
-/// Makes an entry load its kernel from the folder of the deployment that it starts.
-pub(super) fn point_entry(site: &Site<'_>, entry: &str, path: &str, folder: &Path) -> Result<()> {
-    let entries = site.boot()?.open_dir("loader/entries")?;
-    let text = entries.read_to_string(entry)?;
-    let file = Path::new(path)
-        .file_name()
-        .context("A path of a boot entry ends in a name")?;
-    let prefix = if path.starts_with("/boot/") { "/boot" } else { "" };
-    let right = format!("{prefix}/{}", folder.join(file).display());
-    entries
-        .atomic_write(entry, text.replace(path, &right))
-        .with_context(|| format!("Writing the boot entry {entry}"))?;
-    changed(site)
-}
-
-/// Writes the boot entry of a deployment that has lost it, behind the others. The kernel arguments are those of another
-/// deployment, because its own went with the entry.
-pub(super) fn restore_entry(lock: &WriteLock<'_>, site: &Site<'_>, lost: &LostEntry) -> Result<()> {
-    let mut order = lock.host().deployments();
-    let model = order
-        .iter()
-        .rfind(|deployment| deployment.osname() == lost.stateroot)
-        .or(order.last())
-        .context("There is no deployment to take kernel arguments from")?;
-    let entry = ostree::BootconfigParser::new();
-    entry.set("options", &staging::current_arguments(model).to_string());
-    let deployment = ostree::Deployment::new(
-        i32::try_from(order.len())?,
-        &lost.stateroot,
-        &lost.commit,
-        lost.serial,
-        Some(&lost.bootcsum),
-        lost.bootserial,
-    );
-    deployment.set_bootconfig(Some(&entry));
-    let mut origin = lost.folder().into_os_string();
-    origin.push(".origin");
-    if let Ok(text) = site.root.read_to_string(&origin) {
-        deployment.set_origin(Some(Origin::parse(&text)?.key_file()));
-    }
-    order.push(deployment);
-    staging::reorder(lock, &order)
-}
-
-/// Copies a kernel or an initramfs to `/boot`, in one step.
-pub(super) fn copy_file(site: &Site<'_>, from: &Path, to: &Path) -> Result<()> {
-    let boot = site.boot()?;
-    if let Some(folder) = to.parent() {
-        boot.create_dir_all(folder)?;
-    }
-    let mut source = site.root.open(from)?;
-    boot.atomic_replace_with(to, |target| std::io::copy(&mut source, target).map(drop))
-        .with_context(|| format!("Writing /boot/{}", to.display()))
-}
-
-/// Writes our GRUB script.
-pub(super) fn write_script(site: &Site<'_>) -> Result<()> {
-    let boot = site.boot()?;
-    match Loader::detect(&boot)? {
-        Loader::None => Loader::Grub.install(&boot, None),
-        _ => loader::refresh(&boot),
-    }
-}
-
-/// Makes libostree, also in other processes, read the boot entries again: it looks at this folder's time.
-pub(super) fn changed(site: &Site<'_>) -> Result<()> {
-    let folder = site.root.open_dir("ostree/deploy")?;
-    let now = rustix::fs::Timestamps {
-        last_access: rustix::fs::Timespec {
-            tv_sec: 0,
-            tv_nsec: rustix::fs::UTIME_NOW,
-        },
-        last_modification: rustix::fs::Timespec {
-            tv_sec: 0,
-            tv_nsec: rustix::fs::UTIME_NOW,
-        },
-    };
-    rustix::fs::futimens(&folder, &now).context("Touching ostree/deploy")
-}
-
-impl LostEntry {
-    /// Returns the deployment's folder, below the sysroot.
-    pub(super) fn folder(&self) -> PathBuf {
-        PathBuf::from(format!(
-            "ostree/deploy/{}/deploy/{}.{}",
-            self.stateroot, self.commit, self.serial
-        ))
-    }
 }

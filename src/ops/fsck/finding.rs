@@ -109,6 +109,8 @@ pub(super) enum Remedy {
     Hold,
     /// Put a file or folder of `/usr` back as it is in the commit.
     Restore(Restore),
+    /// Drop the data of a staged deployment that libostree cannot read.
+    DropStaged,
     /// Make the top folder of a deployment immutable.
     SetImmutable(String),
     /// Write the boot entry of a deployment that has lost it.

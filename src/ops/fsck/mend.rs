@@ -5,7 +5,7 @@
 
 use super::finding::{Finding, Remedy};
 use super::site::Site;
-use super::{checkout, deployments, entries, images, leftovers, objects};
+use super::{checkout, deployments, entry_repair, images, leftovers, objects};
 use crate::deployment::sysroot::WriteLock;
 use crate::deployment::{journal, prune};
 use crate::image::commit;
@@ -52,7 +52,7 @@ fn rank(remedy: &Remedy) -> u8 {
         Remedy::SetAside(_) | Remedy::DropEntry(_) => 0,
         Remedy::DropRef(_) => 1,
         Remedy::Object(_) | Remedy::FetchImage(_) | Remedy::Complete(_) => 2,
-        Remedy::Restore(_) | Remedy::SetImmutable(_) => 3,
+        Remedy::Restore(_) | Remedy::SetImmutable(_) | Remedy::DropStaged => 3,
         Remedy::PointEntry { .. } | Remedy::CopyBootFile { .. } | Remedy::WriteScript => 4,
         Remedy::RestoreEntry(_) => 5,
         Remedy::Hold | Remedy::Recover | Remedy::CleanUp | Remedy::RemoveScratch(_) => 6,
@@ -78,9 +78,9 @@ impl Work<'_> {
         match remedy {
             Remedy::SetAside(path) => {
                 super::origins::set_aside(site, path)?;
-                entries::changed(site)
+                entry_repair::changed(site)
             }
-            Remedy::DropEntry(name) => entries::drop_entry(site, name),
+            Remedy::DropEntry(name) => entry_repair::drop_entry(site, name),
             Remedy::DropRef(name) => drop_ref(&site.repo, name),
             Remedy::Object(bad) => objects::mend(site, bad),
             Remedy::Complete(commit) => Ok(site.repo.mark_commit_partial(commit, false)?),
@@ -89,11 +89,14 @@ impl Work<'_> {
                 Ok(())
             }
             Remedy::Restore(restore) => checkout::restore(site, restore),
+            Remedy::DropStaged => deployments::drop_staged(site),
             Remedy::SetImmutable(id) => deployments::set_immutable(site, id),
-            Remedy::PointEntry { entry, path, folder } => entries::point_entry(site, entry, path, folder),
-            Remedy::CopyBootFile { from, to } => entries::copy_file(site, from, to),
-            Remedy::WriteScript => entries::write_script(site),
-            Remedy::RestoreEntry(lost) => entries::restore_entry(self.lock, site, lost),
+            Remedy::PointEntry { entry, path, folder } => {
+                entry_repair::point_entry(site, entry, path, folder)
+            }
+            Remedy::CopyBootFile { from, to } => entry_repair::copy_file(site, from, to),
+            Remedy::WriteScript => entry_repair::write_script(site),
+            Remedy::RestoreEntry(lost) => entry_repair::restore_entry(self.lock, site, lost),
             Remedy::RemoveScratch(name) => leftovers::remove(site, name),
             Remedy::Hold => {
                 self.hold = true;

@@ -4,12 +4,15 @@
 //! sysroot that libostree refuses to load. Mending looks, does what the findings ask for, and looks again, until
 //! nothing more changes: what counts as mended was seen to be mended.
 //!
-//! One file looks at one subject: objects, refs, deployments (and their content), origins, boot entries, dpkg's database, leftovers.
+//! One file looks at one subject: objects, refs, deployments (and their content), origins, boot entries, dpkg's
+//! database, leftovers.
 
+mod census;
 mod checkout;
 mod database;
 mod deployments;
 mod entries;
+mod entry_repair;
 mod finding;
 mod images;
 mod leftovers;
