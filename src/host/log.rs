@@ -2,7 +2,6 @@
 //! write, with the fields `APT_OSTREE_PACKAGE` and `APT_OSTREE_SCRIPT`.
 
 use ostree_ext::glib;
-use std::io::IsTerminal;
 use std::path::Path;
 pub use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{EnvFilter, Targets};
@@ -26,7 +25,8 @@ pub fn start(level: LevelFilter) {
         .from_env_lossy();
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        // What draws colours is not built in, and asking for them without it is a panic.
+        .with_ansi(false)
         .with_filter(wanted);
     let journal = Path::new(JOURNAL)
         .exists()
