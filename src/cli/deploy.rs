@@ -21,9 +21,12 @@ Examples:
       Boot the image with this digest next")]
 pub(crate) struct Arguments {
     /// A manifest digest, `version=V`, or a version
-    revision: String,
+    #[arg(required_unless_present = "register_driver")]
+    revision: Option<String>,
     #[command(flatten)]
     fetch: FetchArguments,
+    #[command(flatten)]
+    driver: DriverArguments,
     #[command(flatten)]
     packages: PackageArguments,
     #[command(flatten)]
@@ -37,8 +40,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
-    let outcome = context.perform(&Request::Deploy(deploy::Options {
-        revision: arguments.revision.clone(),
+    let options = deploy::Options {
+        revision: arguments.revision.clone().unwrap_or_default(),
+        register_driver: arguments.register_driver.clone(),
         target: context.target(),
         fetch: arguments.fetch.fetch(),
         on_top: arguments.packages.packages(),
@@ -53,3 +57,4 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     };
     finish(&outcome, after, context)
 }
+        bypass_driver: arguments.driver.bypass_driver,

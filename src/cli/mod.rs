@@ -253,6 +253,14 @@ pub(crate) struct ChangeArguments {
     assumeyes: bool,
     /// End with 77 when nothing changed
     #[arg(long)]
+/// What the verbs that take another image do beside a program that drives updates.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DriverArguments {
+    /// Do it though a program that drives the updates of this host is registered and active
+    #[arg(long)]
+    bypass_driver: bool,
+}
+
     unchanged_exit_77: bool,
     /// Stage the deployment, but do not apply it before `finalize-deployment`
     #[arg(long)]

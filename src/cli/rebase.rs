@@ -2,7 +2,8 @@
 
 use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
-use crate::cli::{Context, FetchArguments};
+use crate::cli::{Context, DriverArguments, FetchArguments};
+use crate::fault::{Fault, Kind};
 use crate::ops::rebase;
 use crate::ops::request::Request;
 use anyhow::Result;
@@ -29,6 +30,8 @@ pub(crate) struct Arguments {
     fetch: FetchArguments,
     #[command(flatten)]
     packages: PackageArguments,
+    driver: DriverArguments,
+    #[command(flatten)]
     #[command(flatten)]
     set_up: SetUpArguments,
     /// Refuse an image that is older than the current one
@@ -56,3 +59,4 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         context,
     )
 }
+        bypass_driver: arguments.driver.bypass_driver,

@@ -2,6 +2,7 @@
 
 use crate::cli::terminal::Style;
 use crate::cli::{Context, UNCHANGED, available, perform, status_automatic, status_layers};
+use crate::deployment::driver::{Driver, State};
 use crate::deployment::finalization;
 use crate::deployment::model::DeploymentState;
 use crate::fault::{Fault, Kind};
@@ -120,13 +121,9 @@ fn print(status: &Status, arguments: &Arguments, style: Style, out: &mut dyn Wri
         let text = format!("{} ({})", interrupted.text, timestamp(interrupted.at));
         writeln!(out, "Interrupted: {}", style.red(&text))?;
     }
-    for line in status_automatic::lines(&status.automatic_updates, arguments.verbose, clock::seconds()) {
-        let text = if line.alarming {
-            style.red(&line.text)
-        } else {
-            line.text
-        };
-        writeln!(out, "{text}")?;
+    match &status.update_driver {
+        Some(driver) => print_driver(driver, arguments.verbose, out)?,
+        None => print_automatic(&status.automatic_updates, arguments.verbose, style, out)?,
     }
     for problem in &status.problems {
         writeln!(out, "Problem: {}", style.red(problem))?;
@@ -179,6 +176,33 @@ fn slot(status: &Status, index: usize, anything_booted: bool) -> &'static str {
     let deployment = &status.deployments[index];
     let booted = status.deployments.iter().position(|deployment| deployment.booted);
     match booted {
+fn print_automatic(automatic: &Automatic, verbose: bool, style: Style, out: &mut dyn Write) -> Result<()> {
+    for line in status_automatic::lines(automatic, verbose, clock::seconds()) {
+        let text = if line.alarming {
+            style.red(&line.text)
+        } else {
+            line.text
+        };
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
+}
+
+fn print_driver(driver: &Driver, verbose: bool, out: &mut dyn Write) -> Result<()> {
+    let unit = if verbose {
+        format!(" ({})", driver.unit)
+    } else {
+        String::new()
+    };
+    writeln!(out, "AutomaticUpdatesDriver: {}{unit}", driver.name)?;
+    match driver.state() {
+        Ok(State { active, text }) if text.is_empty() => writeln!(out, "  DriverState: {active}")?,
+        Ok(State { active, text }) => writeln!(out, "  DriverState: {active}; {text}")?,
+        Err(error) => writeln!(out, "  DriverState: unknown ({error:#})")?,
+    }
+    Ok(())
+}
+
         _ if deployment.staged => "staged",
         Some(place) if index == place => "booted",
         Some(place) if index < place => "pending",

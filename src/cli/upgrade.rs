@@ -2,7 +2,7 @@
 
 use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
-use crate::cli::{Context, FetchArguments, UNCHANGED, available};
+use crate::cli::{Context, DriverArguments, FetchArguments, UNCHANGED, available};
 use crate::fault::{Fault, Kind};
 use crate::ops::automatic;
 use crate::ops::check;
@@ -33,6 +33,8 @@ Examples:
 pub(crate) struct Arguments {
     #[command(flatten)]
     fetch: FetchArguments,
+    #[command(flatten)]
+    driver: DriverArguments,
     #[command(flatten)]
     packages: PackageArguments,
     #[command(flatten)]
@@ -70,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         on_top: arguments.packages.packages(),
         set_up: arguments.set_up.set_up(),
         allow_downgrade: arguments.allow_downgrade,
+        bypass_driver: arguments.driver.bypass_driver,
         reboot: arguments.fetch.reboot,
     }))?;
     let after = After {

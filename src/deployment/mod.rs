@@ -5,6 +5,7 @@ pub mod advance;
 pub mod archive;
 pub mod automatic;
 mod content;
+pub mod driver;
 pub mod finalization;
 pub mod forget;
 pub mod history;

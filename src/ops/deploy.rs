@@ -22,6 +22,8 @@ pub struct Options {
     /// Stateroot and patience.
     #[serde(flatten)]
     pub target: Target,
+    /// Register the caller's systemd unit, under this name, as what drives updates until the next boot.
+    pub register_driver: Option<String>,
     /// Cache only, download only, locked.
     #[serde(flatten)]
     pub fetch: Fetch,
@@ -36,6 +38,8 @@ pub struct Options {
     /// Reboot when a new deployment was made.
     pub reboot: bool,
 }
+    /// Do it though something else drives the updates of this host.
+    pub bypass_driver: bool,
 
 /// What the user asked for, told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,6 +39,8 @@ pub struct Options {
     pub reboot: bool,
 }
 
+    /// Do it though something else drives the updates of this host.
+    pub bypass_driver: bool,
 /// Makes the host follow another reference and boots its image next.
 ///
 /// A first deployment of an empty stateroot works the same way. The reference is resolved against the signature

@@ -3,6 +3,7 @@
 
 use crate::config::{Config, Policy};
 use crate::deployment::automatic::{self, CachedUpdate, LastRun};
+use crate::deployment::driver::Driver;
 use crate::deployment::finalization;
 use crate::deployment::journal::{self, Recovered};
 use crate::deployment::model::{self, DeploymentState};
@@ -25,8 +26,8 @@ pub struct Status {
     pub transaction: Option<Vec<String>>,
     /// An update that is known and not deployed.
     pub cached_update: Option<CachedUpdate>,
-    /// Another program that applies updates by itself; none registers yet.
-    pub update_driver: Option<()>,
+    /// What drives updates of this host instead of a person.
+    pub update_driver: Option<Driver>,
     /// The last transaction that was interrupted, until a later one succeeds; known to root alone.
     pub last_interrupted: Option<Recovered>,
     /// Why the last shutdown could not apply the staged deployment.
@@ -107,6 +108,7 @@ pub fn run(path: Option<&Path>) -> Result<Status> {
             status.problems.push(format!("{error:#}"));
         }
     }
+    status.update_driver = known(Driver::registered(root), &mut status.problems);
     Ok(status)
 }
 

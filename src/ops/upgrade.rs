@@ -28,6 +28,8 @@ pub struct Options {
     pub set_up: SetUp,
     /// Accept an image that was created before the current one.
     pub allow_downgrade: bool,
+    /// Do it though something else drives the updates of this host.
+    pub bypass_driver: bool,
     /// Reboot when a new deployment was made.
     pub reboot: bool,
 }

@@ -67,4 +67,5 @@ mod support;
 mod units;
 mod verbs;
 mod verbs_faults;
+mod update_driver;
 mod verbs_tell;

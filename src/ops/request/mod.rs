@@ -146,6 +146,18 @@ impl Request {
             || self.options().get("reboot") == Some(&Value::Bool(true))
     }
 
+    /// Returns whether it is refused while something else drives the updates of this host.
+    fn minds_driver(&self) -> bool {
+        match self {
+            Self::Upgrade(options) => !options.bypass_driver,
+            Self::Rebase(options) => !options.bypass_driver,
+            // Whoever registers is the driver from then on.
+            Self::Deploy(options) => !options.bypass_driver && options.register_driver.is_none(),
+            Self::AutomaticUpdate(_) => true,
+            _ => false,
+        }
+    }
+
     /// Does what is asked for; the process must be in a mount namespace of its own.
     pub fn run(&self, host: Host, report: &dyn Report) -> Result<Outcome> {
         match self {
@@ -229,7 +241,7 @@ const CONTRADICTIONS: &[(&str, &str)] = &[
 /// What a verb cannot do without: one of these.
 const NEEDED: &[(&str, &[&str])] = &[
     ("rebase", &["reference"]),
-    ("deploy", &["revision"]),
+    ("deploy", &["revision", "register-driver"]),
     ("install", &["packages"]),
     ("uninstall", &["packages", "all"]),
     ("override-replace", &["packages"]),

@@ -1,5 +1,6 @@
 //! Carrying a request out in this process.
 
+use crate::deployment::driver::Driver;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
 use crate::host::{environment, mounts};
@@ -42,6 +43,7 @@ impl Initiator {
             uid,
             user: environment::user_name(uid),
             client: Some("cli".to_owned()),
+            unit: environment::unit_of(std::process::id()),
             ..Self::default()
         }
     }
@@ -88,8 +90,43 @@ pub fn perform(
         )
         .into());
     }
+    if request.minds_driver() {
+        Driver::refuse_beside(&host)?;
+    }
+    if let Request::Deploy(options) = request {
+        if let Some(name) = &options.register_driver {
+            let registered = register(name, initiator, &host)?;
+            if options.revision.is_empty() {
+                return Ok(registered);
+            }
+        }
+    }
     recorded(request.verb(), initiator, report, |journal, report| {
         request.run(host.journalled(journal), report)
+    })
+}
+
+/// Registers the caller as what drives updates; only a systemd unit can be told to be active.
+fn register(name: &str, initiator: &Initiator, host: &Host) -> Result<Outcome> {
+    environment::require_root("deploy")?;
+    let unit = initiator.unit.clone().ok_or_else(|| {
+        Fault::new(
+            Kind::Unsupported,
+            format!("{name} cannot be registered as update driver: the caller runs in no systemd unit"),
+        )
+        .hint("let the driver's own service do it")
+    })?;
+    let driver = Driver {
+        name: name.to_owned(),
+        unit,
+    };
+    Ok(if driver.register(host)? {
+        Outcome::Changed(format!(
+            "Registered as update driver: {} ({})",
+            driver.name, driver.unit
+        ))
+    } else {
+        Outcome::Unchanged(format!("{} is registered already.", driver.name))
     })
 }
 
