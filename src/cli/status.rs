@@ -220,9 +220,10 @@ fn print_deployment(
     out: &mut dyn Write,
 ) -> Result<()> {
     let mark = style.mark(deployment.booted);
-    let followed = deployment
-        .container_image_reference
-        .as_deref()
+    let custom = deployment.custom_origin.as_ref();
+    let followed = custom
+        .map(|(url, _)| url.as_str())
+        .or(deployment.container_image_reference.as_deref())
         .or(deployment.origin.as_deref())
         .unwrap_or(&deployment.checksum);
     let index = if shown.verbose {
@@ -247,6 +248,9 @@ fn print_deployment(
             "Deployed by digest",
             &format!("{digest} (until the next upgrade)"),
         )?;
+    }
+    if let Some((_, description)) = custom {
+        line("CustomOrigin", description)?;
     }
     if shown.verbose || deployment.container_image_reference.is_none() {
         line("Commit", &deployment.checksum)?;

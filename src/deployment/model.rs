@@ -53,6 +53,9 @@ pub struct DeploymentState {
     /// The followed OSTree branch of a host without an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// The address and the description of what chooses the image instead of the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom_origin: Option<(String, String)>,
     /// The digest that `deploy` fixed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub override_commit: Option<String>,
@@ -134,6 +137,7 @@ fn read_origin(deployment: &ostree::Deployment, state: &mut DeploymentState) -> 
         }
     };
     state.override_commit = origin.pinned_digest();
+    state.custom_origin = origin.custom();
     match origin.reference() {
         Ok(Some(reference)) => state.container_image_reference = Some(reference.to_string()),
         Ok(None) => state.origin = origin.refspec(),

@@ -4,6 +4,7 @@
 //! [origin]
 //! container-image-reference=ostree-unverified-registry:registry.example/os/debian:13
 //! override-commit=sha256:...            (only after `deploy DIGEST`; the next `upgrade` drops it)
+//! custom-url=... custom-description=...  (only after `rebase --custom-origin-url`: who chooses the image instead)
 //! [packages] [overrides] [apt-ostree]   (what is asked for on top of the image, see `requests`)
 //! ```
 //!
@@ -18,6 +19,8 @@ use ostree_ext::{glib, ostree};
 const GROUP: &str = "origin";
 const IMAGE: &str = "container-image-reference";
 const PIN: &str = "override-commit";
+const CUSTOM_URL: &str = "custom-url";
+const CUSTOM_DESCRIPTION: &str = "custom-description";
 const TRANSIENT: &str = "libostree-transient";
 
 /// The intent behind a deployment.
@@ -100,9 +103,10 @@ impl Origin {
         self.string("refspec").or_else(|| self.string("baserefspec"))
     }
 
-    /// Makes the origin follow another image; what an OSTree branch or a pinned digest said before is dropped.
+    /// Makes the origin follow another image; what an OSTree branch or a pinned digest said before is dropped,
+    /// and so is who chose the image.
     pub fn follow(&self, reference: &ImageReference) {
-        for key in ["refspec", "baserefspec", PIN] {
+        for key in ["refspec", "baserefspec", PIN, CUSTOM_URL, CUSTOM_DESCRIPTION] {
             self.drop_key(key);
         }
         self.file.set_string(GROUP, IMAGE, &reference.to_string());
@@ -119,6 +123,30 @@ impl Origin {
             Some(digest) => self.file.set_string(GROUP, PIN, digest),
             None => self.drop_key(PIN),
         }
+    }
+
+    /// Returns the address and the description of what chooses the image of this host instead of its reference.
+    pub fn custom(&self) -> Option<(String, String)> {
+        let url = self.string(CUSTOM_URL)?;
+        Some((url, self.string(CUSTOM_DESCRIPTION).unwrap_or_default()))
+    }
+
+    /// Notes what chooses the image from now on, for people and for `upgrade`, which leaves it alone then.
+    pub fn set_custom(&self, url: &str, description: &str) {
+        self.file.set_string(GROUP, CUSTOM_URL, url);
+        self.file.set_string(GROUP, CUSTOM_DESCRIPTION, description);
+    }
+
+    /// Fails when something else than its reference chooses the image of this host.
+    pub fn refuse_custom(&self) -> Result<(), Fault> {
+        let Some((url, description)) = self.custom() else {
+            return Ok(());
+        };
+        Err(Fault::new(
+            Kind::Unsupported,
+            format!("The image of this host is chosen by {description} ({url}), not by its reference"),
+        )
+        .hint("follow an image again with `apt-ostree rebase REF`"))
     }
 
     /// Returns whether two origins say the same.
@@ -176,6 +204,18 @@ mod tests {
             reference("ostree-unverified-registry:example.org/b:2")
         );
         assert_eq!(origin.file.string("packages", "requested").unwrap(), "htop;");
+    }
+
+    #[test]
+    fn what_chooses_the_image_goes_with_the_image() {
+        let origin = Origin::following(&reference("ostree-unverified-registry:example.org/a:1"));
+        origin.set_custom("https://fleet.example", "the fleet");
+        let custom = ("https://fleet.example".to_owned(), "the fleet".to_owned());
+        assert_eq!(origin.custom(), Some(custom));
+        assert!(origin.refuse_custom().unwrap_err().message.contains("the fleet"));
+        origin.follow(&reference("ostree-unverified-registry:example.org/a:1"));
+        assert_eq!(origin.custom(), None);
+        assert!(origin.refuse_custom().is_ok());
     }
 
     #[test]

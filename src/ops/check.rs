@@ -41,7 +41,9 @@ pub fn check(host: &Host, stateroot: Option<&str>) -> Result<Option<Available>> 
             format!("The stateroot `{stateroot}` has no deployment to check"),
         )
     })?;
-    let reference = Origin::of(&merge)?.require_reference()?;
+    let origin = Origin::of(&merge)?;
+    let reference = origin.require_reference()?;
+    origin.refuse_custom()?;
     let remote = pull::inspect(&reference).with_context(|| format!("Checking {reference}"))?;
     let current = advance::image_of(host, &merge).ok();
     if current

@@ -33,20 +33,26 @@ pub struct Options {
     /// How packages are set up.
     #[serde(flatten)]
     pub set_up: SetUp,
+    /// The address of what chooses this host's images from now on; the image must be named by its digest.
+    pub custom_origin_url: Option<String>,
+    /// What that is, for people.
+    pub custom_origin_description: Option<String>,
     /// Refuse an image that was created before the current one.
     pub disallow_downgrade: bool,
+    /// Do it though something else drives the updates of this host.
+    pub bypass_driver: bool,
     /// Reboot when a new deployment was made.
     pub reboot: bool,
 }
 
-    /// Do it though something else drives the updates of this host.
-    pub bypass_driver: bool,
 /// Makes the host follow another reference and boots its image next.
 ///
 /// A first deployment of an empty stateroot works the same way. The reference is resolved against the signature
 /// policy and never drops the enforcement the host had.
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
     let layering = options.set_up.layering_with(&options.on_top)?;
+    refuse_repository(&options.reference)?;
+    let custom = custom_origin(options)?;
     let lock = host.lock("rebase", options.target.patience(), report)?;
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     let merge = host.merge_deployment(&stateroot);
@@ -84,6 +90,17 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
         None => Origin::following(&reference),
     };
     origin.set_pinned_digest(options.revision.as_deref());
+    if let Some((url, description)) = custom {
+        if options.revision.is_none() && reference.pinned_digest().is_none() {
+            return Err(Fault::new(
+                Kind::Usage,
+                format!("{reference} names no digest, which it must where {url} chooses the image"),
+            )
+            .hint("name the digest behind the reference: `apt-ostree rebase REF sha256:...`")
+            .into());
+        }
+        origin.set_custom(url, description);
+    }
     let fetched = match &options.revision {
         Some(digest) => reference.with_digest(digest)?,
         None => reference.clone(),
@@ -109,6 +126,32 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
         &layering,
         report,
     )
+}
+
+/// Returns the address and the description of what chooses images; they come together.
+fn custom_origin(options: &Options) -> Result<Option<(&str, &str)>, Fault> {
+    let wrong = |what: &str| Err(Fault::new(Kind::Usage, what));
+    let (url, description) = match (&options.custom_origin_url, &options.custom_origin_description) {
+        (None, None) => return Ok(None),
+        (Some(url), Some(description)) => (url, description),
+        _ => return wrong("`--custom-origin-url` and `--custom-origin-description` go together"),
+    };
+    if url.is_empty() || url.chars().chain(description.chars()).any(char::is_control) {
+        return wrong("A custom origin is an address and a description, both of one line");
+    }
+    Ok(Some((url, description)))
+}
+
+/// Fails for rpm-ostree's `/PATH/REPO:BRANCH`, which looks like nothing that can be followed.
+fn refuse_repository(text: &str) -> Result<(), Fault> {
+    if !text.starts_with('/') {
+        return Ok(());
+    }
+    Err(Fault::new(
+        Kind::Usage,
+        format!("`{text}` names a branch of an OSTree repository, and this host follows images"),
+    )
+    .hint("an image in a directory is `ostree-unverified-image:oci:/PATH`"))
 }
 
 /// Fails for a bare name that came to mean "unverified": what the host enforced so far is not known, and must not

@@ -45,6 +45,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     let merge = host.require_merge_deployment(&stateroot, "to upgrade")?;
     let origin = Origin::of(&merge)?;
     let reference = origin.require_reference()?;
+    origin.refuse_custom()?;
     let image = advance::obtain(&lock, &reference, options.fetch.source(), report)
         .with_context(|| format!("Upgrading to {reference}"))?;
     if !options.allow_downgrade {
