@@ -2,9 +2,9 @@
 
 use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::{After, finish};
-use crate::cli::{Context, FetchArguments};
+use crate::cli::{Context, DriverArguments, FetchArguments, db};
 use crate::ops::deploy;
-use crate::ops::request::Request;
+use crate::ops::request::{self, Request};
 use anyhow::Result;
 use clap::Args;
 
@@ -34,9 +34,18 @@ pub(crate) struct Arguments {
     /// Refuse an image that is older than the current one
     #[arg(long)]
     disallow_downgrade: bool,
+    /// Only show which packages would differ; fetches the layers
+    #[arg(long, conflicts_with_all = ["reboot", "download_only", "lock_finalization", "install", "uninstall", "register_driver"])]
+    preview: bool,
     /// End with 77 when there is no new deployment
     #[arg(long)]
     unchanged_exit_77: bool,
+    /// Register the systemd unit this runs in, as NAME, as what drives updates until the next boot
+    #[arg(long, value_name = "NAME")]
+    register_driver: Option<String>,
+    /// rpm-ostree's: there are no branches to check
+    #[arg(long, hide = true)]
+    skip_branch_check: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
@@ -48,8 +57,13 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         on_top: arguments.packages.packages(),
         set_up: arguments.set_up.set_up(),
         disallow_downgrade: arguments.disallow_downgrade,
+        bypass_driver: arguments.driver.bypass_driver,
         reboot: arguments.fetch.reboot,
-    }))?;
+    };
+    if arguments.preview {
+        return preview(&options, context);
+    }
+    let outcome = context.perform(&Request::Deploy(options))?;
     let after = After {
         reboot: arguments.fetch.reboot,
         unchanged_exit_77: arguments.unchanged_exit_77,
@@ -57,4 +71,17 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     };
     finish(&outcome, after, context)
 }
-        bypass_driver: arguments.driver.bypass_driver,
+
+fn preview(options: &deploy::Options, context: &mut Context<'_>) -> Result<u8> {
+    let host = request::open("deploy", context.global.sysroot.as_deref())?;
+    let (image, difference) = deploy::preview(&host, options, context.report)?;
+    if let Some(version) = image.version() {
+        writeln!(context.out, "Version: {version}")?;
+    }
+    writeln!(context.out, "Digest: {}", image.manifest_digest)?;
+    if difference.is_empty() {
+        writeln!(context.out, "No package would change.")?;
+    }
+    db::print_block(&difference, context.out)?;
+    Ok(0)
+}

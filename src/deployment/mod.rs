@@ -14,6 +14,7 @@ pub mod layered;
 pub mod live;
 pub mod model;
 pub mod origin;
+pub mod outlook;
 pub mod overlay_initrd;
 pub mod prune;
 mod requests;

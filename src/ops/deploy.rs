@@ -2,28 +2,31 @@
 
 use crate::deployment::advance::{self, Source};
 use crate::deployment::origin::Origin;
+use crate::deployment::outlook::{self, Candidate};
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
 use crate::image::reference::ImageReference;
 use crate::image::store::StoredImage;
 use crate::layer::assemble::Network;
+use crate::layer::packages::PackageDifference;
 use crate::ops::layering::{Packages, SetUp};
 use crate::ops::{Fetch, Next, Outcome, Target};
 use crate::report::Report;
 use anyhow::{Context, Result};
+use ostree_ext::ostree;
 use serde::{Deserialize, Serialize};
 
 /// How to deploy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Options {
-    /// `sha256:...`, `version=V`, or a version.
+    /// `sha256:...`, `version=V`, or a version; nothing where a driver is only registered.
     pub revision: String,
+    /// Register the caller's systemd unit, under this name, as what drives updates until the next boot.
+    pub register_driver: Option<String>,
     /// Stateroot and patience.
     #[serde(flatten)]
     pub target: Target,
-    /// Register the caller's systemd unit, under this name, as what drives updates until the next boot.
-    pub register_driver: Option<String>,
     /// Cache only, download only, locked.
     #[serde(flatten)]
     pub fetch: Fetch,
@@ -35,11 +38,11 @@ pub struct Options {
     pub set_up: SetUp,
     /// Refuse an image that was created before the current one.
     pub disallow_downgrade: bool,
+    /// Do it though something else drives the updates of this host.
+    pub bypass_driver: bool,
     /// Reboot when a new deployment was made.
     pub reboot: bool,
 }
-    /// Do it though something else drives the updates of this host.
-    pub bypass_driver: bool,
 
 /// What the user asked for, told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,32 +57,75 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     let layering = options.set_up.layering_with(&options.on_top)?;
     let wanted = parse(&options.revision)?;
     let lock = host.lock("deploy", options.target.patience(), report)?;
+    let found = find(&lock, &wanted, options, report)?;
+    options.fetch.conclude(
+        &lock,
+        Next {
+            stateroot: &found.stateroot,
+            origin: &found.origin,
+            merge: Some(&found.merge),
+            reference: found.reference,
+            network: Network::Usual,
+            unchanged: format!("The image {} is deployed already.", found.image.manifest_digest),
+            image: found.image,
+        },
+        &layering,
+        report,
+    )
+}
+
+/// Stores the image and returns it, with how the packages would differ from those of the deployment it would continue.
+///
+/// A `deploy` that follows does not fetch the image again. Fails when a request on top cannot be met on it.
+pub fn preview(
+    host: &Host,
+    options: &Options,
+    report: &dyn Report,
+) -> Result<(StoredImage, PackageDifference)> {
+    let wanted = parse(&options.revision)?;
+    let lock = host.lock("deploy --preview", options.target.patience(), report)?;
+    let found = find(&lock, &wanted, options, report)?;
+    let candidate = Candidate {
+        stateroot: &found.stateroot,
+        image: &found.image,
+        origin: &found.origin,
+        merge: &found.merge,
+    };
+    let difference = outlook::packages(&lock, &candidate, report)?;
+    Ok((found.image, difference))
+}
+
+/// The image that was asked for, and what it goes to.
+struct Found {
+    stateroot: String,
+    merge: ostree::Deployment,
+    origin: Origin,
+    reference: ImageReference,
+    image: StoredImage,
+}
+
+fn find(lock: &WriteLock<'_>, wanted: &Revision, options: &Options, report: &dyn Report) -> Result<Found> {
+    let host = lock.host();
     let stateroot = host.stateroot(options.target.stateroot.as_deref())?;
     let merge = host.require_merge_deployment(&stateroot, "that says what to follow")?;
     let origin = Origin::of(&merge)?;
     let reference = origin.require_reference()?;
-    let image = match &wanted {
-        Revision::Digest(digest) => by_digest(&lock, &reference, digest, options.fetch.source(), report)?,
-        Revision::Version(version) => by_version(&lock, &reference, version, options.fetch.source(), report)?,
+    let source = options.fetch.source();
+    let image = match wanted {
+        Revision::Digest(digest) => by_digest(lock, &reference, digest, source, report)?,
+        Revision::Version(version) => by_version(lock, &reference, version, source, report)?,
     };
     if options.disallow_downgrade {
         advance::refuse_downgrade(host, &merge, &image, "leave out `--disallow-downgrade`")?;
     }
     origin.set_pinned_digest(Some(&image.manifest_digest));
-    options.fetch.conclude(
-        &lock,
-        Next {
-            stateroot: &stateroot,
-            origin: &origin,
-            merge: Some(&merge),
-            reference,
-            network: Network::Usual,
-            unchanged: format!("The image {} is deployed already.", image.manifest_digest),
-            image,
-        },
-        &layering,
-        report,
-    )
+    Ok(Found {
+        stateroot,
+        merge,
+        origin,
+        reference,
+        image,
+    })
 }
 
 fn parse(text: &str) -> Result<Revision, Fault> {
