@@ -52,6 +52,25 @@ impl KernelArguments {
         Self(words)
     }
 
+    /// Returns the list that a person left in an editor where these arguments stood; lines that begin with `#` do not
+    /// count.
+    ///
+    /// Fails on a new argument that is malformed or unsafe, and when none is left.
+    pub fn edited(&self, text: &str) -> Result<Self, Fault> {
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+            .collect();
+        let edited = Self::parse(&lines.join(" "));
+        if edited.0.is_empty() {
+            return Err(Fault::new(Kind::Usage, "No kernel arguments are left"));
+        }
+        for word in edited.0.iter().filter(|word| !self.contains(word)) {
+            checked(word)?;
+        }
+        Ok(edited)
+    }
+
     /// Returns the words in their order.
     pub fn words(&self) -> &[String] {
         &self.0
@@ -239,6 +258,19 @@ mod tests {
                 expected,
                 "{line} {change:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_an_editor_left() {
+        let list = KernelArguments::parse("ro dyndbg=\"file a +p\" quiet");
+        let edited = |text: &str| list.edited(text).map(|list| list.to_string());
+        assert_eq!(
+            edited("# one\n quiet splash\n  # two\ndyndbg=\"file a +p\"\n").unwrap(),
+            "quiet splash dyndbg=\"file a +p\""
+        );
+        for text in ["", "# only words\n", "ro $(id)", "ro ostree=/x", "ro a=\"b c\""] {
+            assert!(edited(text).is_err(), "{text}");
         }
     }
 

@@ -1,11 +1,17 @@
 //! `kargs` on the command line.
 
-use crate::cli::Context;
 use crate::cli::outcome::{After, finish};
+use crate::cli::{Context, editor};
 use crate::ops::kargs;
 use crate::ops::request::Request;
 use anyhow::Result;
 use clap::Args;
+
+/// What stands above the arguments in an editor.
+const INSTRUCTIONS: &str = "\
+# The kernel arguments of the next boot: KEY or KEY=VALUE, with white space between them.
+# Lines that begin with # do not count. The argument ostree= is written by libostree and does not stand here.
+";
 
 /// Show or change the kernel arguments
 ///
@@ -43,6 +49,9 @@ pub(crate) struct Arguments {
     /// Take the arguments the running kernel was started with
     #[arg(long)]
     import_proc_cmdline: bool,
+    /// Change the arguments in $VISUAL or $EDITOR
+    #[arg(long, conflicts_with_all = ["append", "append_if_missing", "delete", "delete_if_present", "replace"])]
+    editor: bool,
     /// Stage the deployment, but do not apply it before `finalize-deployment`
     #[arg(long)]
     lock_finalization: bool,
@@ -64,7 +73,7 @@ impl Arguments {
             &self.delete_if_present,
             &self.replace,
         ];
-        changes.iter().all(|list| list.is_empty()) && !self.import_proc_cmdline
+        changes.iter().all(|list| list.is_empty()) && !self.import_proc_cmdline && !self.editor
     }
 }
 
@@ -80,6 +89,12 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         writeln!(context.out, "{shown}")?;
         return Ok(0);
     }
+    let edited = if arguments.editor {
+        Some(edit(arguments, context)?)
+    } else {
+        None
+    };
+    let (editor_from, editor) = edited.unzip();
     let outcome = context.perform(&Request::Kargs(kargs::Options {
         append: arguments.append.clone(),
         append_if_missing: arguments.append_if_missing.clone(),
@@ -88,6 +103,8 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         replace: arguments.replace.clone(),
         deploy_index: arguments.deploy_index,
         import_proc_cmdline: arguments.import_proc_cmdline,
+        editor,
+        editor_from,
         target: context.target(),
         lock_finalization: arguments.lock_finalization,
         reboot: arguments.reboot,
@@ -101,4 +118,19 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         },
         context,
     )
+}
+
+/// Returns the arguments as they are and as the person's editor left them.
+///
+/// What cannot be used is told before anything else happens.
+fn edit(arguments: &Arguments, context: &Context<'_>) -> Result<(String, String)> {
+    let before = kargs::show(
+        &context.host("kargs")?,
+        context.global.stateroot.as_deref(),
+        arguments.deploy_index,
+        arguments.import_proc_cmdline,
+    )?;
+    let text = editor::edit(&format!("{INSTRUCTIONS}{before}\n"), "kargs --editor")?;
+    before.edited(&text)?;
+    Ok((before.to_string(), text))
 }

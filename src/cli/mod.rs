@@ -16,6 +16,8 @@ mod countme;
 mod db;
 mod deploy;
 mod diff;
+mod editor;
+mod ex;
 mod finalize;
 mod fsck;
 mod generate;

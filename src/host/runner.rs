@@ -210,6 +210,19 @@ impl Cmd {
         Ok(Beside(child))
     }
 
+    /// Runs the program to its end on this process's own terminal and returns its status.
+    ///
+    /// Fails when the program cannot be started.
+    pub fn on_terminal(mut self) -> Result<ExitStatus> {
+        let shown = self.shown();
+        self.command.lifecycle_bind_to_parent_thread();
+        let mut child = self
+            .command
+            .spawn()
+            .map_err(|error| start_error(&self.command, error))?;
+        child.wait().with_context(|| format!("Waiting for `{shown}`"))
+    }
+
     /// Runs the program to its end and hands over each line it writes, while it runs.
     ///
     /// It is killed with its process group when it writes nothing to standard output for as long as `silence`, if

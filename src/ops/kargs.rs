@@ -32,6 +32,10 @@ pub struct Options {
     pub deploy_index: Option<usize>,
     /// Take the arguments of the running kernel.
     pub import_proc_cmdline: bool,
+    /// All arguments as an editor left them, instead of any other change.
+    pub editor: Option<String>,
+    /// The arguments that stood in the editor first; others by now are no longer what the person saw.
+    pub editor_from: Option<String>,
     /// Stateroot and patience.
     #[serde(flatten)]
     pub target: Target,
@@ -95,6 +99,9 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
         options.import_proc_cmdline,
     )?;
     let mut after = before.clone();
+    if let Some(text) = &options.editor {
+        after = edited(&before, text, options.editor_from.as_deref())?;
+    }
     for change in options.changes() {
         after.apply(&change)?;
     }
@@ -119,6 +126,18 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     Ok(Outcome::Changed(format!(
         "Kernel arguments of the next boot: {after}"
     )))
+}
+
+/// Returns what an editor left, unless the arguments changed while somebody edited them.
+fn edited(before: &KernelArguments, text: &str, from: Option<&str>) -> Result<KernelArguments, Fault> {
+    if from.is_some_and(|from| before.to_string() != from) {
+        return Err(Fault::new(
+            Kind::Busy,
+            format!("The kernel arguments changed while they were edited; they are now: {before}"),
+        )
+        .hint("edit them again with `apt-ostree kargs --editor`"));
+    }
+    before.edited(text)
 }
 
 fn source(host: &Host, stateroot: &str, index: Option<usize>) -> Result<ostree::Deployment> {

@@ -34,6 +34,7 @@ mod import_tree;
 mod initramfs_etc;
 mod journal;
 mod layer_tree;
+mod kargs_editor;
 mod layer_tree_deploy;
 mod layer_tree_kernel;
 mod layer_tree_packages;

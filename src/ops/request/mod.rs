@@ -235,6 +235,11 @@ const CONTRADICTIONS: &[(&str, &str)] = &[
     ("delete", "replace"),
     ("import-proc-cmdline", "deploy-index"),
     ("hotfix", "transient"),
+    ("editor", "append"),
+    ("editor", "append-if-missing"),
+    ("editor", "delete"),
+    ("editor", "delete-if-present"),
+    ("editor", "replace"),
     ("target", "reset"),
 ];
 
@@ -263,6 +268,7 @@ const NEEDED: &[(&str, &[&str])] = &[
             "replace",
             "import-proc-cmdline",
         ],
+            "editor",
     ),
     ("finalize-deployment", &["checksum", "allow-missing-checksum"]),
     ("image-pull", &["reference"]),
