@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// Remove the deployments behind the booted one
     #[arg(short, long)]
     rollback: bool,
+    /// Remove the stored package lists of the repositories
+    #[arg(short = 'm', long)]
+    repomd: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
@@ -36,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         base: arguments.base,
         pending: arguments.pending,
         rollback: arguments.rollback,
+        repomd: arguments.repomd,
         target: context.target(),
     }))?;
     finish(&outcome, After::default(), context)

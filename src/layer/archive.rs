@@ -70,16 +70,8 @@ impl Archive {
     /// same places open. Fails when the caller may not write the cache, or the tree has no dpkg database.
     #[context("Preparing apt for {}", root.display())]
     pub fn open(places: &Places, root: &Path, etc: &EtcView) -> Result<Self> {
-        let folder = places.cache().join("apt");
-        make_folder(&folder)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(folder.join("lock"))
-            .with_context(|| format!("Opening the lock in {}", folder.display()))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+        let folder = apt_below(&places.cache());
+        let lock = lock(&folder)?;
         Self::set_up(places, root, etc, folder, Hold::Lock { _file: lock })
     }
 
@@ -256,8 +248,32 @@ impl Archive {
 
     /// Returns the folder of the indexes.
     pub(super) fn lists(&self) -> PathBuf {
-        self.cache.join("lists")
+        lists_below(&self.cache)
     }
+}
+
+/// Returns the folder of the indexes below a folder of caches.
+pub(super) fn lists_below(cache: &Path) -> PathBuf {
+    cache.join("lists")
+}
+
+/// Returns the folder of apt's configuration and its own caches below a folder of caches.
+pub(super) fn apt_below(cache: &Path) -> PathBuf {
+    cache.join("apt")
+}
+
+/// Makes the folder and waits until no other process has it open.
+pub(super) fn lock(folder: &Path) -> Result<File> {
+    make_folder(folder)?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(folder.join("lock"))
+        .with_context(|| format!("Opening the lock in {}", folder.display()))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    Ok(lock)
 }
 
 /// Reads the harmless settings of the tree in apt's own order: the parts, then the main file.

@@ -1,7 +1,8 @@
 //! Fetching the indexes of the repositories: verified by apt, all of them or a fault that names the ones that failed.
 
 use super::acquire::{self, Failure, Trouble};
-use super::archive::{Archive, make_folder, write_if_other};
+use super::archive::{self, Archive, make_folder, write_if_other};
+use super::places::Places;
 use super::sources::without_login;
 use crate::fault::{Fault, Kind};
 use crate::report::Report;
@@ -14,6 +15,9 @@ use std::time::{Duration, SystemTime};
 /// Indexes that are younger than this are not fetched again.
 const YOUNG: Duration = Duration::from_secs(60 * 60);
 
+/// The file in apt's folder that tells of which sources the indexes are, and by its time how old they are.
+const STAMP: &str = "refreshed";
+
 /// When to fetch the indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refresh {
@@ -21,6 +25,25 @@ pub enum Refresh {
     IfOld,
     /// In any case.
     Always,
+}
+
+/// Removes the stored indexes of a stateroot and what apt made of them; returns whether there were any.
+///
+/// Waits for another process that works with them. The caller holds the sysroot's lock.
+#[context("Removing the package lists")]
+pub fn forget(places: &Places) -> Result<bool> {
+    let lists = archive::lists_below(&places.cache());
+    if !lists.exists() {
+        return Ok(false);
+    }
+    let folder = archive::apt_below(&places.cache());
+    let _lock = archive::lock(&folder)?;
+    // The stamp first: without it, what an interruption leaves counts for nothing.
+    for name in [STAMP, "pkgcache.bin", "srcpkgcache.bin"] {
+        archive::remove_if_there(&folder.join(name))?;
+    }
+    std::fs::remove_dir_all(&lists)?;
+    Ok(true)
 }
 
 impl Archive {
@@ -72,7 +95,7 @@ impl Archive {
 
     fn stamp(&self) -> PathBuf {
         // Not beside the indexes: apt removes what it does not know there.
-        self.cache.join("apt/refreshed")
+        archive::apt_below(&self.cache).join(STAMP)
     }
 
     /// Names each repository that failed, with the worst of its troubles.

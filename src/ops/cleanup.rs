@@ -5,6 +5,8 @@ use crate::deployment::prune;
 use crate::deployment::staging;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
+use crate::layer::places::Places;
+use crate::layer::refresh;
 use crate::ops::{Outcome, Target};
 use crate::report::Report;
 use anyhow::Result;
@@ -21,6 +23,8 @@ pub struct Options {
     pub pending: bool,
     /// The deployments behind the booted one.
     pub rollback: bool,
+    /// The stored indexes of the repositories.
+    pub repomd: bool,
     /// Stateroot and patience.
     #[serde(flatten)]
     pub target: Target,
@@ -28,10 +32,10 @@ pub struct Options {
 
 /// Drops what was asked for; the booted deployment and pinned ones always stay.
 pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcome> {
-    if !(options.base || options.pending || options.rollback) {
+    if !(options.base || options.pending || options.rollback || options.repomd) {
         return Err(Fault::new(
             Kind::Usage,
-            "At least one of --base, --pending and --rollback must be given",
+            "At least one of --base, --pending, --rollback and --repomd must be given",
         )
         .into());
     }
@@ -65,10 +69,17 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
             freed.images, freed.layers, freed.objects, freed.bytes
         ));
     }
-    Ok(if dropped > 0 {
-        Outcome::Changed(format!("Deployments removed: {dropped}"))
-    } else {
+    let mut done = Vec::new();
+    if dropped > 0 {
+        done.push(format!("Deployments removed: {dropped}"));
+    }
+    if options.repomd && refresh::forget(&Places::of(host.path(), &stateroot))? {
+        done.push("The package lists are removed; they are fetched again when they are needed.".to_owned());
+    }
+    Ok(if done.is_empty() {
         Outcome::Unchanged("Deployments unchanged.".to_owned())
+    } else {
+        Outcome::Changed(done.join("\n"))
     })
 }
 

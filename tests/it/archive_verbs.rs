@@ -157,3 +157,27 @@ fn any_user_may_search_and_ask() {
     assert!(as_nobody(&["search", "htop"]).contains("htop : interactive"));
     assert!(as_nobody(&["info", "htop"]).contains("Version: 2"));
 }
+
+#[test]
+fn package_lists_are_removed_and_fetched_again() {
+    let mut repository = repository();
+    let machine = machine(&repository);
+    assert_eq!(machine.ok(&["cleanup", "-m"]), "Deployments unchanged.\n");
+    machine.ok(&["refresh-md"]);
+    let cache = machine
+        .sysroot
+        .path()
+        .join("ostree/deploy/default/var/cache/apt-ostree");
+    assert!(cache.join("lists").is_dir());
+    let before = machine.state();
+    let told = machine.ok(&["cleanup", "--repomd"]);
+    assert!(told.starts_with("The package lists are removed"), "{told}");
+    assert!(!cache.join("lists").exists() && !cache.join("apt/pkgcache.bin").exists());
+    assert_eq!(machine.state(), before);
+    let error = machine.fails(1, &["search", "top"]);
+    assert!(error.contains("refresh-md"), "{error}");
+    // They count as old at once.
+    assert_eq!(machine.ok(&["refresh-md"]), "The package lists are fetched.\n");
+    repository.web().stop();
+    assert!(machine.ok(&["search", "htop"]).contains("htop : "));
+}

@@ -257,7 +257,7 @@ const NEEDED: &[(&str, &[&str])] = &[
         "initramfs-etc",
         &["track", "untrack", "untrack-all", "force-sync"],
     ),
-    ("cleanup", &["base", "pending", "rollback"]),
+    ("cleanup", &["base", "pending", "rollback", "repomd"]),
     (
         "kargs",
         &[
