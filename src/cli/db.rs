@@ -1,14 +1,16 @@
 //! `db` on the command line: rpm-ostree's formats, with Debian's identity of a package.
 
 use crate::cli::Context;
+use crate::cli::status::NO_ADVISORIES;
+use crate::fault::{Fault, Kind};
 use crate::layer::packages::{self, Changed, PackageDifference, Packages};
 use crate::layer::plan::PackageId;
-use crate::ops::db::{self, Difference};
+use crate::ops::db::{self, Changelogs, Difference};
 use crate::ops::revision::Revision;
 use crate::ops::store::Store;
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::PathBuf;
@@ -70,6 +72,12 @@ pub(crate) struct Diff {
     from: Option<String>,
     /// The new revision
     to: Option<String>,
+    /// Show what the images' changelogs tell of packages with another version
+    #[arg(short, long)]
+    changelogs: bool,
+    /// Show security advisories; they are not known yet, and that is told
+    #[arg(short, long)]
+    advisories: bool,
     /// How to print it
     #[arg(short = 'F', long, value_enum, value_name = "FORMAT", default_value = "block")]
     format: Format,
@@ -89,9 +97,12 @@ enum Format {
 pub(crate) struct List {
     #[command(flatten)]
     place: Place,
-    /// Revisions, and behind them patterns for names of packages
+    /// Revisions, and behind them patterns for names of packages; A..B are the deployments from A to B
     #[arg(required = true, value_name = "REVISION|PATTERN")]
     words: Vec<String>,
+    /// Show security advisories; they are not known yet, and that is told
+    #[arg(short, long)]
+    advisories: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -116,12 +127,8 @@ pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
     };
     match command {
         Command::Diff(arguments) => {
-            let (from, to) = (arguments.from.as_deref(), arguments.to.as_deref());
-            let found = db::diff(&open(&arguments.place)?, from, to, arguments.place.base)?;
-            match arguments.format {
-                Format::Json => writeln!(context.out, "{:#}", as_json(&found))?,
-                format => print(&found, format, context.out)?,
-            }
+            diff(arguments, &open(&arguments.place)?, context)?;
+            tell_advisories(arguments.advisories, context);
         }
         Command::List(arguments) => {
             let found = db::list(&open(&arguments.place)?, &arguments.words, arguments.place.base)?;
@@ -133,6 +140,7 @@ pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
                     json!({ "packages": ids.iter().map(tuple).collect::<Vec<_>>() }),
                 )
             })?;
+            tell_advisories(arguments.advisories, context);
         }
         Command::Version(arguments) => {
             let found = db::list(
@@ -152,7 +160,41 @@ pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
     Ok(0)
 }
 
-fn print(found: &Difference, format: Format, out: &mut dyn Write) -> Result<()> {
+fn tell_advisories(wanted: bool, context: &Context<'_>) {
+    if wanted {
+        context.report.note(NO_ADVISORIES);
+    }
+}
+
+fn diff(arguments: &Diff, store: &Store, context: &mut Context<'_>) -> Result<()> {
+    if arguments.changelogs && arguments.format == Format::Diff {
+        return Err(Fault::new(Kind::Usage, "`--format=diff` has no place for changelogs").into());
+    }
+    let (from, to) = (arguments.from.as_deref(), arguments.to.as_deref());
+    let found = db::diff(store, from, to, arguments.place.base)?;
+    let changelogs = match arguments.changelogs {
+        true => db::changelogs(store, &found)?,
+        false => Changelogs::new(),
+    };
+    if arguments.format == Format::Json {
+        let mut value = as_json(&found);
+        if arguments.changelogs {
+            let named = changelogs
+                .iter()
+                .map(|(id, entries)| (id.name.clone(), json!(entries)));
+            value["changelogs"] = named.collect::<Map<_, _>>().into();
+        }
+        writeln!(context.out, "{value:#}")?;
+        return Ok(());
+    }
+    print(&found, arguments.format, &changelogs, context.out)?;
+    if !changelogs.is_empty() && changelogs.values().all(Option::is_none) {
+        writeln!(context.out, "The images ship no changelogs of these packages.")?;
+    }
+    Ok(())
+}
+
+fn print(found: &Difference, format: Format, changelogs: &Changelogs, out: &mut dyn Write) -> Result<()> {
     for (what, revision) in [("from: ", &found.from), ("to:   ", &found.to)] {
         writeln!(
             out,
@@ -188,16 +230,31 @@ fn print(found: &Difference, format: Format, out: &mut dyn Write) -> Result<()> 
         }
         return Ok(());
     }
-    print_block(packages, out)
+    print_block_with(packages, changelogs, out)
 }
 
 /// Prints what differs between two lists of packages under headings; nothing where nothing differs.
 pub(crate) fn print_block(packages: &PackageDifference, out: &mut dyn Write) -> Result<()> {
+    print_block_with(packages, &Changelogs::new(), out)
+}
+
+/// Prints as [`print_block`] does, with entries of changelogs below the packages they are about.
+fn print_block_with(
+    packages: &PackageDifference,
+    changelogs: &Changelogs,
+    out: &mut dyn Write,
+) -> Result<()> {
     let change = |pair: &Changed| {
-        format!(
+        let mut text = format!(
             "{} {} -> {}",
             pair.after.name, pair.before.version, pair.after.version
-        )
+        );
+        let entries = changelogs.get(&pair.after).and_then(Option::as_ref);
+        let lines = entries.into_iter().flatten().flat_map(|entry| entry.lines());
+        for line in lines.filter(|line| !line.trim().is_empty()) {
+            text += &format!("\n    {line}");
+        }
+        text
     };
     for (heading, lines) in [
         (

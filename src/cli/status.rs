@@ -7,11 +7,14 @@ use crate::deployment::finalization;
 use crate::deployment::model::DeploymentState;
 use crate::fault::{Fault, Kind};
 use crate::host::clock;
-use crate::ops::status::{self, Status};
+use crate::ops::status::{self, Automatic, Status};
 use anyhow::Result;
 use clap::Args;
 use serde_json_path::JsonPath;
 use std::io::Write;
+
+/// What is told where advisories are asked for.
+pub(crate) const NO_ADVISORIES: &str = "Security advisories are not available in this version of apt-ostree.";
 
 /// Show what is booted, what boots next and what ran before
 ///
@@ -36,6 +39,12 @@ pub(crate) struct Arguments {
     /// Print the parts of the JSON that the expression selects
     #[arg(short = 'J', long, value_name = "EXPRESSION")]
     jsonpath: Option<String>,
+    /// Show security advisories; they are not known yet, and that is told
+    #[arg(short, long)]
+    advisories: bool,
+    /// rpm-ostree's, which does nothing there either
+    #[arg(short, long, hide = true)]
+    pretty: bool,
     /// Show only the booted deployment
     #[arg(short, long)]
     booted: bool,
@@ -86,6 +95,9 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         )?;
     } else {
         print(&status, arguments, Style::of_output(), context.out)?;
+    }
+    if arguments.advisories {
+        context.report.note(NO_ADVISORIES);
     }
     Ok(if arguments.pending_exit_77 && pending {
         UNCHANGED
@@ -164,18 +176,6 @@ fn print(status: &Status, arguments: &Arguments, style: Style, out: &mut dyn Wri
     Ok(())
 }
 
-struct Shown {
-    index: usize,
-    verbose: bool,
-    stateroot: bool,
-    slot: &'static str,
-}
-
-/// Returns what the deployment's place in the boot order means to a person.
-fn slot(status: &Status, index: usize, anything_booted: bool) -> &'static str {
-    let deployment = &status.deployments[index];
-    let booted = status.deployments.iter().position(|deployment| deployment.booted);
-    match booted {
 fn print_automatic(automatic: &Automatic, verbose: bool, style: Style, out: &mut dyn Write) -> Result<()> {
     for line in status_automatic::lines(automatic, verbose, clock::seconds()) {
         let text = if line.alarming {
@@ -203,6 +203,18 @@ fn print_driver(driver: &Driver, verbose: bool, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
+struct Shown {
+    index: usize,
+    verbose: bool,
+    stateroot: bool,
+    slot: &'static str,
+}
+
+/// Returns what the deployment's place in the boot order means to a person.
+fn slot(status: &Status, index: usize, anything_booted: bool) -> &'static str {
+    let deployment = &status.deployments[index];
+    let booted = status.deployments.iter().position(|deployment| deployment.booted);
+    match booted {
         _ if deployment.staged => "staged",
         Some(place) if index == place => "booted",
         Some(place) if index < place => "pending",
@@ -237,6 +249,9 @@ fn print_deployment(
     if let Some(digest) = &deployment.container_image_reference_digest {
         line("Digest", digest)?;
     }
+    if let Some((_, description)) = custom {
+        line("CustomOrigin", description)?;
+    }
     let time = timestamp(deployment.layers.base_timestamp.unwrap_or(deployment.timestamp));
     match &deployment.version {
         Some(version) => line("Version", &format!("{} ({time})", style.bold(version)))?,
@@ -248,9 +263,6 @@ fn print_deployment(
             "Deployed by digest",
             &format!("{digest} (until the next upgrade)"),
         )?;
-    }
-    if let Some((_, description)) = custom {
-        line("CustomOrigin", description)?;
     }
     if shown.verbose || deployment.container_image_reference.is_none() {
         line("Commit", &deployment.checksum)?;
@@ -358,6 +370,8 @@ mod tests {
             verbose: false,
             json: false,
             jsonpath: None,
+            advisories: false,
+            pretty: false,
             booted: false,
             pending_exit_77: false,
         };

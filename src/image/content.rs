@@ -47,6 +47,21 @@ impl CommitTree {
         Ok(Some(bytes))
     }
 
+    /// Returns what a symbolic link says; none when there is no link.
+    pub fn read_link(&self, path: &str) -> Result<Option<String>> {
+        let file = self.root.resolve_relative_path(path);
+        let nofollow = gio::FileQueryInfoFlags::NOFOLLOW_SYMLINKS;
+        if file.query_file_type(nofollow, gio::Cancellable::NONE) != gio::FileType::SymbolicLink {
+            return Ok(None);
+        }
+        let info = file
+            .query_info("standard::symlink-target", nofollow, gio::Cancellable::NONE)
+            .with_context(|| format!("Reading the link {path}"))?;
+        Ok(info
+            .symlink_target()
+            .map(|target| target.to_string_lossy().into_owned()))
+    }
+
     /// Returns a file's text; none when there is no such file.
     pub fn read_text(&self, path: &str) -> Result<Option<String>> {
         let Some(bytes) = self.read(path)? else {

@@ -14,6 +14,7 @@ pub mod assemble;
 pub mod base;
 pub mod cache;
 pub mod change;
+pub mod changelog;
 pub mod commit;
 mod conflicts;
 mod deb;

@@ -1,11 +1,15 @@
 //! `db`: the packages of commits, compared and listed from the repository alone. Needs neither root nor the lock.
 
+use crate::image::content::CommitTree;
+use crate::layer::changelog;
 use crate::layer::packages::{self, PackageDifference, Packages};
+use crate::layer::plan::PackageId;
 use crate::layer::record;
 use crate::ops::revision::{self, Revision};
 use crate::ops::store::Store;
 use anyhow::Result;
 use ostree_ext::ostree;
+use std::collections::BTreeMap;
 
 /// What differs between two revisions.
 #[derive(Clone, Debug)]
@@ -34,19 +38,48 @@ pub fn diff(store: &Store, from: Option<&str>, to: Option<&str>, base: bool) -> 
     })
 }
 
+/// What changelogs tell of a package: the entries between its versions, or nothing where the image ships none.
+pub type Changelogs = BTreeMap<PackageId, Option<Vec<String>>>;
+
+/// Returns what the images' changelogs tell of each package that has another version, by its new one: for an earlier
+/// version the entries that are lost.
+pub fn changelogs(store: &Store, found: &Difference) -> Result<Changelogs> {
+    let repo = store.repo();
+    let from = CommitTree::open(&repo, &found.from.commit)?;
+    let to = CommitTree::open(&repo, &found.to.commit)?;
+    let upgraded = found.packages.upgraded.iter().map(|pair| {
+        (
+            pair,
+            changelog::between((&from, &pair.before), (&to, &pair.after)),
+        )
+    });
+    let downgraded = found.packages.downgraded.iter().map(|pair| {
+        (
+            pair,
+            changelog::between((&to, &pair.after), (&from, &pair.before)),
+        )
+    });
+    upgraded
+        .chain(downgraded)
+        .map(|(pair, entries)| Ok((pair.after.clone(), entries?)))
+        .collect()
+}
+
 /// Returns the packages of the revisions that `words` begins with, each list narrowed to names that one of the
-/// patterns behind the revisions matches (`*` and `?`).
+/// patterns behind the revisions matches (`*` and `?`). `A..B` means the deployments from A to B.
 ///
 /// Fails when the first word is no revision: nothing says then whether it was meant as one.
 pub fn list(store: &Store, words: &[String], base: bool) -> Result<Vec<(Revision, Packages)>> {
     let mut revisions = Vec::new();
-    for word in words {
-        match revision::resolve(store, word)? {
-            Some(revision) => revisions.push(revision),
-            None => break,
+    let mut patterns = words;
+    while let Some((word, rest)) = patterns.split_first() {
+        match (revision::resolve(store, word)?, revision::range(store, word)?) {
+            (Some(revision), _) => revisions.push(revision),
+            (None, Some(range)) => revisions.extend(range),
+            (None, None) => break,
         }
+        patterns = rest;
     }
-    let patterns = &words[revisions.len()..];
     if let (true, Some(word)) = (revisions.is_empty(), words.first()) {
         return Err(revision::unknown(word).into());
     }

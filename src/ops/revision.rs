@@ -77,6 +77,47 @@ pub fn resolve(store: &Store, text: &str) -> Result<Option<Revision>> {
     Ok(None)
 }
 
+/// Returns the deployments from the one that `A..B` names first to the other, both of them included; none for a text
+/// of another form.
+///
+/// Fails for what is no deployment: images have no history that something could lie between.
+pub fn range(store: &Store, text: &str) -> Result<Option<Vec<Revision>>> {
+    let Some((from, to)) = text.split_once("..") else {
+        return Ok(None);
+    };
+    let (Some(from), Some(to)) = (resolve(store, from)?, resolve(store, to)?) else {
+        return Ok(None);
+    };
+    let host = require_host(store)?;
+    let (repo, deployments) = (store.repo(), host.deployments());
+    let place = |revision: &Revision| {
+        let is_it = |deployment: &ostree::Deployment| match &revision.deployment {
+            Some(named) => named.equal(deployment),
+            None => {
+                let commit = deployment.csum();
+                let is_base = || record::base_of(&repo, &commit).is_ok_and(|base| base == revision.commit);
+                commit == revision.commit || is_base()
+            }
+        };
+        deployments.iter().position(is_it).ok_or_else(|| {
+            let what = format!(
+                "`{text}` is no range: `{}` is no deployment, and images have no history",
+                revision.name
+            );
+            Fault::new(Kind::NotFound, what).hint("name the revisions one by one")
+        })
+    };
+    let (from, to) = (place(&from)?, place(&to)?);
+    let mut between: Vec<Revision> = deployments[from.min(to)..=from.max(to)]
+        .iter()
+        .map(|deployment| named(host, deployment.clone()))
+        .collect();
+    if from > to {
+        between.reverse();
+    }
+    Ok(Some(between))
+}
+
 /// Returns what `text` names, or the fault that it names nothing.
 pub fn require(store: &Store, text: &str) -> Result<Revision> {
     resolve(store, text)?.ok_or_else(|| unknown(text).into())

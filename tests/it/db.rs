@@ -159,3 +159,135 @@ fn lists_and_versions_come_from_a_repository_of_its_own() {
     machine.fails(1, &["db", "list", "l*"]);
     machine.fails(1, &["db", "list", "--repo", "/nonexistent", commit]);
 }
+
+/// Returns a compressed changelog with one entry for each of these, newest first.
+fn changelog(package: &str, entries: &[(&str, &str)]) -> Vec<u8> {
+    let text: String = entries
+        .iter()
+        .map(|(version, change)| {
+            format!("{package} ({version}) unstable; urgency=medium\n\n  * {change}\n\n -- A <a@example.org>  Mon, 01 Jan 2024\n\n")
+        })
+        .collect();
+    let mut file = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    file.finish().unwrap()
+}
+
+#[test]
+fn changelogs_of_the_images_tell_what_lies_between() {
+    let machine = Machine::new();
+    let old = [
+        ("app", "1-1", "amd64"),
+        ("doc", "1-1", "all"),
+        ("down", "2", "all"),
+        ("mute", "1", "all"),
+        ("odd", "4:1", "all"),
+    ];
+    let new = [
+        ("app", "1-3+b1", "amd64"),
+        ("doc", "1-3", "all"),
+        ("down", "1", "all"),
+        ("mute", "2", "all"),
+        ("odd", "4:2", "all"),
+    ];
+    let app = [("1-3", "third"), ("1-2", "second"), ("1-1", "first")];
+    let docs = |packages, entries: &[(&str, &str)], down: &[(&str, &str)], odd: &[(&str, &str)]| {
+        database(packages)
+            .file(
+                "usr/share/doc/app/changelog.Debian.gz",
+                0o644,
+                changelog("app", entries),
+            )
+            .symlink("usr/share/doc/doc", "app")
+            .file("usr/share/doc/down/changelog.gz", 0o644, changelog("down", down))
+            // The version of a binary package need not be its source's.
+            .file("usr/share/doc/odd/changelog.gz", 0o644, changelog("odd", odd))
+            // What upstream wrote.
+            .file(
+                "usr/share/doc/mute/changelog.gz",
+                0o644,
+                changelog("Mute (2)", &[]),
+            )
+    };
+    let down = [("2", "lost"), ("1", "kept")];
+    let odd = [("0.8", "eight"), ("0.7", "seven")];
+    machine.publish("1", [docs(&old, &app[2..], &down, &odd[1..])]);
+    machine.ok(&["rebase", &machine.reference("os:stable")]);
+    let build = changelog("app", &[("1-3+b1", "Built again")]);
+    let newer =
+        docs(&new, &app, &down[1..], &odd).file("usr/share/doc/app/changelog.Debian.amd64.gz", 0o644, build);
+    machine.publish("2", [newer]);
+    machine.ok(&["upgrade"]);
+
+    let out = machine.ok(&["db", "diff", "--changelogs"]);
+    let expected = "\
+Upgraded:
+  app 1-1 -> 1-3+b1
+    app (1-3+b1) unstable; urgency=medium
+      * Built again
+     -- A <a@example.org>  Mon, 01 Jan 2024
+    app (1-3) unstable; urgency=medium
+      * third
+     -- A <a@example.org>  Mon, 01 Jan 2024
+    app (1-2) unstable; urgency=medium
+      * second
+     -- A <a@example.org>  Mon, 01 Jan 2024
+  doc 1-1 -> 1-3
+";
+    assert!(out.contains(expected), "{out}");
+    assert!(!out.contains("* first") && !out.contains("* kept"), "{out}");
+    let value = json(&machine.ok(&["db", "diff", "-c", "-F", "json"]));
+    let logs = &value["changelogs"];
+    assert_eq!(logs["mute"], Value::Null);
+    for (package, entries, words) in [
+        ("doc", 2, "* second"),
+        ("down", 1, "* lost"),
+        ("odd", 1, "* eight"),
+    ] {
+        let found = logs[package].as_array().unwrap();
+        assert_eq!(found.len(), entries, "{package}: {found:?}");
+        assert!(
+            found.last().unwrap().as_str().unwrap().contains(words),
+            "{found:?}"
+        );
+    }
+    assert!(json(&machine.ok(&["db", "diff", "-F", "json"]))["changelogs"].is_null());
+    machine.fails(2, &["db", "diff", "-c", "-F", "diff"]);
+    let bare = upgraded();
+    let out = bare.ok(&["db", "diff", "-c"]);
+    assert!(
+        out.ends_with("The images ship no changelogs of these packages.\n"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_range_is_made_of_deployments() {
+    let machine = upgraded();
+    machine.ok(&["pin", "1"]);
+    machine.publish("3", [database(&[("app", "2-1", "amd64")])]);
+    machine.ok(&["upgrade"]);
+    let listed = |range: &str| {
+        let out = machine.ok(&["db", "list", range, "app"]);
+        let lines = out.lines().filter(|line| line.starts_with(' '));
+        lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let all = ["app_2-1_amd64", "app_1.10-1_amd64", "app_1.9-1_amd64"];
+    assert_eq!(listed("0..2"), all);
+    assert_eq!(listed("2..1"), [all[2], all[1]]);
+    let state = machine.status();
+    let commit = state["deployments"][1]["checksum"].as_str().unwrap();
+    assert_eq!(listed(&format!("{commit}..2")), all[1..]);
+    assert_eq!(
+        machine
+            .ok(&["db", "version", "0..2"])
+            .matches("dpkgdbv is")
+            .count(),
+        3
+    );
+    machine.fails(1, &["db", "list", "0..9"]);
+    machine.fails(1, &["db", "list", "..0"]);
+    let repo = machine.sysroot.repo();
+    let range = format!("{commit}..{commit}");
+    machine.fails(2, &["db", "list", "--repo", repo.to_str().unwrap(), &range]);
+}
