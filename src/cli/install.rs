@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// Bring the packages to the running system as well, see `apply-live`
     #[arg(short = 'A', long, conflicts_with_all = ["dry_run", "download_only", "reboot", "lock_finalization"])]
     apply_live: bool,
+    /// Let files of packages take the place of other packages' files; the same as `--conflicts=keep-latest`
+    #[arg(long, conflicts_with = "conflicts")]
+    force_replacefiles: bool,
     #[command(flatten)]
     set_up: SetUpArguments,
     #[command(flatten)]
@@ -69,6 +72,7 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
         uninstall: arguments.uninstall.clone(),
         idempotent: arguments.idempotent,
         allow_inactive: arguments.allow_inactive,
+        force_replacefiles: arguments.force_replacefiles,
         set_up: arguments.set_up.set_up(),
         target: context.target(),
         fetch,
@@ -98,6 +102,7 @@ fn run_in_build(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> 
         ("--cache-only", arguments.cache_only),
         ("--download-only", arguments.download_only),
         ("--apply-live", arguments.apply_live),
+        ("--force-replacefiles", arguments.force_replacefiles),
         ("--stateroot", context.global.stateroot.is_some()),
     ];
     let common = arguments.set_up.given_in_build();

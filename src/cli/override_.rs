@@ -3,6 +3,7 @@
 use crate::cli::layering::{PackageArguments, SetUpArguments};
 use crate::cli::outcome::finish;
 use crate::cli::{ChangeArguments, Context};
+use crate::fault::{Fault, Kind};
 use crate::ops::request::Request;
 use crate::ops::{override_list, overrides};
 use anyhow::Result;
@@ -66,6 +67,15 @@ pub(crate) struct ReplaceArguments {
     /// Take a package out of the image as well; may be given several times
     #[arg(long, value_name = "PKG")]
     remove: Vec<String>,
+    /// rpm-ostree's: take them from this suite, as NAME/SUITE does
+    #[arg(long, value_name = "repo=SUITE", hide = true)]
+    from: Option<String>,
+    /// rpm-ostree's, which allows names there; they are always allowed here
+    #[arg(long, hide = true)]
+    experimental: bool,
+    /// rpm-ostree's: refused
+    #[arg(long, hide = true)]
+    freeze: bool,
     #[command(flatten)]
     common: CommonArguments,
 }
@@ -119,9 +129,16 @@ struct CommonArguments {
 
 pub(crate) fn run(command: &Command, context: &mut Context<'_>) -> Result<u8> {
     match command {
+        Command::Replace(arguments) if arguments.freeze => Err(Fault::new(
+            Kind::Usage,
+            "There is no `--freeze`: a replacement by name follows its repository",
+        )
+        .hint("name the version as NAME=VERSION, or fetch the package with `apt-get download` and name its file")
+        .into()),
         Command::Replace(arguments) => arguments.common.finish(
             &Request::OverrideReplace(overrides::Replace {
                 packages: arguments.packages.clone(),
+                from: arguments.from.clone(),
                 remove: arguments.remove.clone(),
                 common: arguments.common.options(context),
             }),

@@ -131,6 +131,13 @@ impl Change {
         for package in &self.replace_local {
             edit.replace_local(package, in_base(&package.name));
         }
+        if edit.intent.regenerate_initramfs && !edit.intent.initramfs_etc.is_empty() {
+            return Err(Fault::new(
+                Kind::Unsupported,
+                "The initramfs cannot be made on this host while files of /etc are tracked for the image's own",
+            )
+            .hint("give them up with `apt-ostree initramfs-etc --untrack-all`"));
+        }
         let intent = &mut edit.intent;
         intent.scripts = self.scripts.unwrap_or(intent.scripts);
         intent.conflicts = self.conflicts.unwrap_or(intent.conflicts);

@@ -32,15 +32,30 @@ pub fn path(state: &Path, sha256: &str) -> PathBuf {
 #[context("Keeping the package {}", path.display())]
 pub fn add_local(places: &Places, path: &Path) -> Result<LocalPackage> {
     let source = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Fault::new(Kind::NotFound, format!("There is no file {}", path.display())).into()
-        }
+        std::io::ErrorKind::NotFound => no_package(
+            path,
+            Kind::NotFound,
+            format!("There is no file {}", path.display()),
+        )
+        .into(),
         _ => anyhow::Error::from(error),
     })?;
     if !source.metadata()?.is_file() {
-        return Err(Fault::new(Kind::Usage, format!("{} is no file", path.display())).into());
+        return Err(no_package(path, Kind::Usage, format!("{} is no file", path.display())).into());
     }
-    keep(places, source, &path.display().to_string())
+    keep(places, source, path)
+}
+
+/// Adds what to do to a fault about a path that may have been meant as what a package ships.
+fn no_package(path: &Path, kind: Kind, message: String) -> Fault {
+    let fault = Fault::new(kind, message);
+    if path.extension().is_some_and(|extension| extension == "deb") {
+        return fault;
+    }
+    let path = path.display();
+    fault.hint(format!(
+        "a path names a .deb file; which package ships a path tells `apt-file search {path}`, and that one is asked for by its name"
+    ))
 }
 
 /// Fetches the package at an `https://` address, keeps it and returns what it is.
@@ -59,7 +74,7 @@ pub fn download_url(places: &Places, uri: &str) -> Result<LocalPackage> {
     let folder = tempfile::tempdir().context("Making a temporary folder")?;
     let file = folder.path().join("package.deb");
     super::download::fetch(uri, &file, None)?;
-    keep(places, File::open(&file)?, uri)
+    keep(places, File::open(&file)?, uri.as_ref())
 }
 
 /// Removes the files of local packages that nothing needs; `keep` are the SHA-256 sums of the others.
@@ -82,7 +97,7 @@ pub fn forget_unused(places: &Places, keep: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn keep(places: &Places, mut source: File, name: &str) -> Result<LocalPackage> {
+fn keep(places: &Places, mut source: File, name: &Path) -> Result<LocalPackage> {
     let folder = places.state().join("local");
     make_folder(&folder)?;
     // Temporary files have the mode 0600.
@@ -97,8 +112,10 @@ fn keep(places: &Places, mut source: File, name: &str) -> Result<LocalPackage> {
         digest.update(&buffer[..count]);
         copy.write_all(&buffer[..count])?;
     }
-    let record = describe(copy.path())
-        .map_err(|error| Fault::new(Kind::Invalid, format!("{name} is no Debian package: {error:#}")))?;
+    let record = describe(copy.path()).map_err(|error| {
+        let what = format!("{} is no Debian package: {error:#}", name.display());
+        no_package(name, Kind::Invalid, what)
+    })?;
     let field = |name: &str| record.get(name).unwrap_or_default().to_owned();
     let local = LocalPackage {
         name: field("Package"),

@@ -2,6 +2,7 @@
 
 use crate::deployment::sysroot::Host;
 use crate::layer::assemble::Network;
+use crate::layer::intent::ConflictMode;
 use crate::ops::layering::{self, SetUp, Wanted};
 use crate::ops::{Fetch, Outcome, Target};
 use crate::report::Report;
@@ -20,6 +21,8 @@ pub struct Options {
     pub idempotent: bool,
     /// A request that the image provides already is no mistake.
     pub allow_inactive: bool,
+    /// Files of packages may take the place of other packages' files, as with the mode `keep-latest`.
+    pub force_replacefiles: bool,
     /// How packages are set up.
     #[serde(flatten)]
     pub set_up: SetUp,
@@ -42,6 +45,9 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
     layering.change.install = wanted.requests;
     layering.install_files = wanted.files;
     layering.change.uninstall.clone_from(&options.uninstall);
+    if options.force_replacefiles {
+        layering.change.conflicts = Some(ConflictMode::KeepLatest);
+    }
     layering.change.idempotent = options.idempotent;
     layering.allow_inactive = options.allow_inactive;
     let how = (Network::Usual, options.fetch);

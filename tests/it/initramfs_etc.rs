@@ -156,3 +156,15 @@ fn an_initramfs_made_here_excludes_it() {
     let errors = machine.fails(1, &["initramfs-etc", "--track=/etc/motd"]);
     assert!(errors.contains("initramfs --disable"), "{errors}");
 }
+
+#[test]
+fn no_initramfs_is_made_here_while_files_are_tracked() {
+    let machine = Machine::deployed();
+    std::fs::write(machine.root(0).join("etc/motd"), "hello").unwrap();
+    machine.ok(&["initramfs-etc", "--track=/etc/motd"]);
+    let before = machine.state();
+    let errors = machine.fails(1, &["initramfs", "--enable"]);
+    assert!(errors.contains("initramfs-etc --untrack-all"), "{errors}");
+    assert_eq!(machine.state(), before);
+    machine.ok(&["initramfs", "--disable"]);
+}

@@ -77,6 +77,11 @@ fn what_is_no_usable_package_is_refused() {
         errors.contains("bash") && errors.contains("override replace"),
         "{errors}"
     );
+    // rpm-ostree takes the path of what a package ships.
+    for path in ["/usr/bin/none-has-this", "/usr/bin/env", "/usr/bin"] {
+        let errors = host.fails(if path == "/usr/bin" { 2 } else { 1 }, &["install", path]);
+        assert!(errors.contains(&format!("apt-file search {path}")), "{errors}");
+    }
     assert_eq!(host.state(), before);
     let file = host.file(&plain("mine", "2"));
     host.ok(&["install", &file]);

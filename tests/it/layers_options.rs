@@ -234,6 +234,22 @@ fn a_file_of_two_packages_stays_whose_the_host_says() {
 }
 
 #[test]
+fn force_replacefiles_is_the_mode_that_keeps_the_latest() {
+    let image_file = "usr/share/base-files/motd";
+    let host = DebianMachine::new(&[]);
+    let claims = Package::new("claims", "1").file(image_file, 0o644, "claimed\n");
+    let file = host.file(&claims);
+    let errors = host.fails(1, &["install", &file]);
+    assert!(errors.contains("is in base-files and in claims"), "{errors}");
+    host.fails(2, &["install", "--force-replacefiles", "--conflicts=fail", &file]);
+    host.ok(&["install", "--force-replacefiles", &file]);
+    assert_eq!(host.text(0, image_file), "claimed\n");
+    host.publish_image("2", [marked("2")]);
+    host.ok(&["upgrade"]);
+    assert_eq!(host.text(0, image_file), "claimed\n", "the host keeps to it");
+}
+
+#[test]
 fn a_script_that_takes_too_long_is_named_with_its_last_words() {
     let host =
         DebianMachine::new(&[Package::new("slow", "1")

@@ -164,3 +164,22 @@ fn reset_rescues_an_origin_that_cannot_be_used() {
     host.ok(&["install", "one"]);
     assert_eq!(host.list("requested-packages"), ["one"]);
 }
+
+#[test]
+fn rpm_ostrees_way_to_name_a_repository_means_a_suite() {
+    let mut host = with_extra(&[plain("extra", "3")]);
+    host.archive
+        .publish_in("backports", "main", &[plain("extra", "5")]);
+    host.use_archive();
+    let replace = ["override", "replace", "--experimental", "extra"];
+    let with = |more: &[&'static str]| [&replace[..], more].concat();
+    host.fails(2, &with(&["--from=backports"]));
+    host.fails(2, &with(&["--freeze", "--from=repo=backports"]));
+    host.fails(2, &["override", "replace", "--from=repo=backports", "extra=3"]);
+    host.ok(&with(&["--from=repo=backports"]));
+    assert_eq!(host.text(0, "usr/share/extra"), "extra 5\n");
+    assert_eq!(
+        host.list("requested-base-remote-replacements"),
+        ["extra/backports"]
+    );
+}

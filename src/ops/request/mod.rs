@@ -229,6 +229,7 @@ const CONTRADICTIONS: &[(&str, &str)] = &[
     ("dry-run", "download-only"),
     ("dry-run", "reboot"),
     ("download-only", "reboot"),
+    ("force-replacefiles", "conflicts"),
     ("all", "packages"),
     ("enable", "disable"),
     ("untrack-all", "untrack"),
