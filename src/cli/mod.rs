@@ -62,6 +62,7 @@ use crate::host::{environment, interrupt};
 use crate::ops::{Fetch, Target};
 use crate::report::Report;
 use anyhow::Result;
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use outcome::After;
 use progress::Progress;
@@ -80,7 +81,12 @@ pub(crate) const UNCHANGED: u8 = 77;
 /// The system is one image, which is replaced as a whole. A change makes a new deployment beside the one that runs; it boots at
 /// the next restart, and the old one stays to go back to. /etc and /var are the host's own and are kept.
 #[derive(Debug, Parser)]
-#[command(name = "apt-ostree", version, long_version = version::LONG, disable_version_flag = true)]
+#[command(
+    name = "apt-ostree",
+    version,
+    propagate_version = true,
+    disable_version_flag = true
+)]
 #[command(after_help = "\
 Getting started:
   apt-ostree status
@@ -122,8 +128,11 @@ pub(crate) struct Global {
     /// Whether the service makes changes, or this process
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     service: perform::Use,
+    /// rpm-ostree's, which does nothing there either
+    #[arg(long, global = true, hide = true)]
+    peer: bool,
     /// Print the version and exit
-    #[arg(long, action = clap::ArgAction::Version)]
+    #[arg(long, global = true, action = clap::ArgAction::Version)]
     version: Option<bool>,
 }
 
@@ -187,7 +196,7 @@ Examples:
     ///
     /// Each deployment carries its own list of packages, so that all of them can be looked at from the system
     /// that runs.
-    #[command(subcommand)]
+    #[command(subcommand, alias = "rpm")]
     Db(db::Command),
     Diff(diff::Arguments),
     History(history::Arguments),
@@ -209,6 +218,9 @@ Examples:
     RecordBoot(record_boot::Arguments),
     #[command(hide = true)]
     Countme(countme::Arguments),
+    /// Verbs by rpm-ostree's older names
+    #[command(subcommand, hide = true)]
+    Ex(ex::Command),
     #[command(subcommand, hide = true)]
     Generate(generate::Command),
 }
@@ -241,6 +253,14 @@ impl FetchArguments {
     }
 }
 
+/// What the verbs that take another image do beside a program that drives updates.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DriverArguments {
+    /// Do it though a program that drives the updates of this host is registered and active
+    #[arg(long)]
+    bypass_driver: bool,
+}
+
 /// Options of the verbs that change what stands on top of the image.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ChangeArguments {
@@ -255,14 +275,6 @@ pub(crate) struct ChangeArguments {
     assumeyes: bool,
     /// End with 77 when nothing changed
     #[arg(long)]
-/// What the verbs that take another image do beside a program that drives updates.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct DriverArguments {
-    /// Do it though a program that drives the updates of this host is registered and active
-    #[arg(long)]
-    bypass_driver: bool,
-}
-
     unchanged_exit_77: bool,
     /// Stage the deployment, but do not apply it before `finalize-deployment`
     #[arg(long)]
@@ -348,8 +360,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = help::grouped(Cli::command()).try_get_matches_from(arguments);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => {
+            let printed = std::io::stdout().write_all(version::text().as_bytes());
+            return printed.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
         Err(error) => {
-            // clap prints help and version to standard output and mistakes to standard error; a closed pipe is no news.
+            // clap prints help to standard output and mistakes to standard error; a closed pipe is no news.
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
             return if error.print().is_ok() {
                 ExitCode::from(status)
@@ -420,6 +436,7 @@ fn run(cli: &Cli, title: String, report: &dyn Report, out: &mut dyn Write) -> Re
         Verb::Fsck(arguments) => fsck::run(arguments, &mut context),
         Verb::Completion(arguments) => completion::run(arguments, Cli::command(), &mut context),
         Verb::Countme(arguments) => countme::run(arguments, &mut context),
+        Verb::Ex(command) => ex::run(command, &mut context),
         Verb::Generate(command) => generate::run(command, Cli::command(), &mut context),
     }
 }

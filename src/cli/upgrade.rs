@@ -43,10 +43,10 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["reboot", "cache_only", "download_only"])]
     check: bool,
     /// Only show which packages an update would change; fetches the layers; ends with 77 when there is none
-    #[arg(long, conflicts_with_all = ["reboot", "cache_only", "download_only"])]
+    #[arg(long, alias = "check-diff", conflicts_with_all = ["reboot", "cache_only", "download_only"])]
     preview: bool,
     /// End with 77 when there is no new deployment
-    #[arg(long)]
+    #[arg(long, alias = "upgrade-unchanged-exit-77")]
     unchanged_exit_77: bool,
     /// Accept an image that is older than the current one
     #[arg(long)]

@@ -235,12 +235,12 @@ const CONTRADICTIONS: &[(&str, &str)] = &[
     ("untrack-all", "untrack"),
     ("delete", "replace"),
     ("import-proc-cmdline", "deploy-index"),
-    ("hotfix", "transient"),
     ("editor", "append"),
     ("editor", "append-if-missing"),
     ("editor", "delete"),
     ("editor", "delete-if-present"),
     ("editor", "replace"),
+    ("hotfix", "transient"),
     ("target", "reset"),
 ];
 
@@ -268,8 +268,8 @@ const NEEDED: &[(&str, &[&str])] = &[
             "delete-if-present",
             "replace",
             "import-proc-cmdline",
-        ],
             "editor",
+        ],
     ),
     ("finalize-deployment", &["checksum", "allow-missing-checksum"]),
     ("image-pull", &["reference"]),
