@@ -4,6 +4,7 @@ use crate::support::{plain_root, run, write};
 use apt_ostree::host::runner::Cmd;
 use apt_ostree::host::sandbox::Sandbox;
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tempfile::TempDir;
@@ -23,8 +24,8 @@ const DPKG_SAYS: &[&str] = &[
     "Purging configuration files for",
 ];
 
-/// What systemctl says where a unit is enabled, and where systemd does not run.
-const SYSTEMD_SAYS: &[&str] = &[
+/// What systemctl and dpkg say besides, on standard error.
+const ALSO_SAID: &[&str] = &[
     // Debian 12's systemd has this folder under /lib, which dpkg takes for another one.
     "dpkg: warning: while removing apt-ostree, directory '/usr/lib/systemd/system-preset' not empty",
     "Created symlink",
@@ -238,7 +239,7 @@ impl Root {
             .expect(program);
         let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("UTF-8"));
         assert!(output.status.success(), "{program} {arguments:?}: {out}{err}");
-        assert_only(&err, SYSTEMD_SAYS);
+        assert_only(&err, ALSO_SAID);
         out
     }
 
@@ -334,6 +335,7 @@ fn live_through(release: &str) {
     write(root.path("etc/apt-ostree/config.d/site.toml"), "");
     write(root.path("ostree/deploy/debian/kept"), "");
     write(root.path("var/lib/apt-ostree/ids.json"), "{}");
+    std::fs::create_dir_all(root.path("var/lib/private")).expect("directory");
     let before = root.listing();
     let units = units();
 
@@ -341,6 +343,7 @@ fn live_through(release: &str) {
     assert_eq!(root.invoked(), "", "installing starts nothing");
     let version = root.run("apt-ostree", &["--version"]);
     assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    root.run("/usr/libexec/apt-ostreed", &["--help"]);
     assert_eq!(root.run("dpkg", &["--verify", names[0], names[1]]), "");
     let links = run("find", [root.path("etc/systemd/system").to_str().expect("UTF-8")]);
     for unit in &units {
@@ -358,6 +361,12 @@ fn live_through(release: &str) {
     assert_eq!(root.run("dpkg", &["--verify", names[0], names[1]]), "");
 
     write(root.path("var/cache/apt-ostree/package.deb"), "");
+    write(root.path("var/lib/private/apt-ostree-countme/weeks"), "");
+    symlink(
+        "private/apt-ostree-countme",
+        root.path("var/lib/apt-ostree-countme"),
+    )
+    .expect("a link");
     root.dpkg(&["--remove", names[0], names[1]]);
     let stopped = root.invoked();
     for unit in &units {
