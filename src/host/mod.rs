@@ -16,6 +16,7 @@ pub mod loop_device;
 pub mod mounts;
 pub mod password_agent;
 pub mod pipes;
+pub mod plain_file;
 pub mod process;
 pub mod runner;
 pub mod sandbox;

@@ -4,6 +4,7 @@
 //! passwords. The origin names the set in use.
 
 use crate::fault::{Fault, Kind};
+use crate::host::plain_file;
 use crate::layer::places::Places;
 use anyhow::{Context, Result};
 use fn_error_context::context;
@@ -14,13 +15,15 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+/// More answers than all packages of Debian ask for.
+const LARGEST: u64 = 1 << 20;
+
 /// Stores the answers of a file and returns the name of the set.
 ///
 /// Fails when the file cannot be read, or a line of it is no answer as `debconf-set-selections` takes it.
-#[context("Storing the answers for debconf in {}", file.display())]
+#[context("Storing the answers for debconf in {}", plain_file::shown(file))]
 pub fn store(places: &Places, file: &Path) -> Result<String> {
-    let content = std::fs::read_to_string(file)
-        .map_err(|error| Fault::new(Kind::NotFound, format!("The file cannot be read: {error}")))?;
+    let content = plain_file::read_text(file, LARGEST)?;
     check(&content)?;
     let digest = hex::encode(Sha256::digest(&content));
     let path = places.debconf(&digest);

@@ -8,6 +8,7 @@ use super::archive::{make_folder, remove_if_there};
 use super::intent::LocalPackage;
 use super::places::Places;
 use crate::fault::{Fault, Kind};
+use crate::host::plain_file;
 use crate::host::runner::Cmd;
 use anyhow::{Context, Result};
 use deb822_fast::Paragraph;
@@ -21,6 +22,9 @@ use tempfile::NamedTempFile;
 /// Bytes that are copied at once.
 const BUFFER: usize = 1 << 20;
 
+/// The largest file that the format of Debian packages has room for.
+const LARGEST: u64 = 9_999_999_999;
+
 /// Returns where the file of a local package is kept.
 pub fn path(state: &Path, sha256: &str) -> PathBuf {
     state.join("local").join(format!("{sha256}.deb"))
@@ -29,32 +33,23 @@ pub fn path(state: &Path, sha256: &str) -> PathBuf {
 /// Keeps the package in the file at `path` and returns what it is.
 ///
 /// Fails when it is no Debian binary package; nothing is kept then.
-#[context("Keeping the package {}", path.display())]
+#[context("Keeping the package {}", plain_file::shown(path))]
 pub fn add_local(places: &Places, path: &Path) -> Result<LocalPackage> {
-    let source = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => no_package(
-            path,
-            Kind::NotFound,
-            format!("There is no file {}", path.display()),
-        )
-        .into(),
-        _ => anyhow::Error::from(error),
+    let name = plain_file::shown(path);
+    let source = plain_file::open(path).map_err(|error| match Fault::find(&error) {
+        Some(fault) => no_package(&name, fault.clone()).into(),
+        None => error,
     })?;
-    if !source.metadata()?.is_file() {
-        return Err(no_package(path, Kind::Usage, format!("{} is no file", path.display())).into());
-    }
-    keep(places, source, path)
+    keep(places, source, &name)
 }
 
 /// Adds what to do to a fault about a path that may have been meant as what a package ships.
-fn no_package(path: &Path, kind: Kind, message: String) -> Fault {
-    let fault = Fault::new(kind, message);
-    if path.extension().is_some_and(|extension| extension == "deb") {
+fn no_package(name: &str, fault: Fault) -> Fault {
+    if name.ends_with(".deb") {
         return fault;
     }
-    let path = path.display();
     fault.hint(format!(
-        "a path names a .deb file; which package ships a path tells `apt-file search {path}`, and that one is asked for by its name"
+        "a path names a .deb file; which package ships a path tells `apt-file search {name}`, and that one is asked for by its name"
     ))
 }
 
@@ -74,7 +69,7 @@ pub fn download_url(places: &Places, uri: &str) -> Result<LocalPackage> {
     let folder = tempfile::tempdir().context("Making a temporary folder")?;
     let file = folder.path().join("package.deb");
     super::download::fetch(uri, &file, None)?;
-    keep(places, File::open(&file)?, uri.as_ref())
+    keep(places, File::open(&file)?, uri)
 }
 
 /// Removes the files of local packages that nothing needs; `keep` are the SHA-256 sums of the others.
@@ -97,7 +92,13 @@ pub fn forget_unused(places: &Places, keep: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn keep(places: &Places, mut source: File, name: &Path) -> Result<LocalPackage> {
+/// Keeps what is in `source` now: a file that grows while it is read must not fill the disk.
+fn keep(places: &Places, source: File, name: &str) -> Result<LocalPackage> {
+    let size = source.metadata()?.len();
+    if size > LARGEST {
+        return Err(Fault::new(Kind::Invalid, format!("{name} is larger than any Debian package")).into());
+    }
+    let mut source = source.take(size);
     let folder = places.state().join("local");
     make_folder(&folder)?;
     // Temporary files have the mode 0600.
@@ -113,8 +114,8 @@ fn keep(places: &Places, mut source: File, name: &Path) -> Result<LocalPackage> 
         copy.write_all(&buffer[..count])?;
     }
     let record = describe(copy.path()).map_err(|error| {
-        let what = format!("{} is no Debian package: {error:#}", name.display());
-        no_package(name, Kind::Invalid, what)
+        let what = format!("{name} is no Debian package: {error:#}");
+        no_package(name, Fault::new(Kind::Invalid, what))
     })?;
     let field = |name: &str| record.get(name).unwrap_or_default().to_owned();
     let local = LocalPackage {
