@@ -136,7 +136,7 @@ fn a_transaction_is_cancelled_by_another_command_and_by_its_own_terminal() {
             let words = ["--service", "always", "kargs", "--append=b=1"];
             let sysroot = service.machine.sysroot.path().to_str().expect("UTF-8").to_owned();
             Cmd::new("timeout")
-                .args(["--signal=INT", "5", "sh", "-c", script, "sh"])
+                .args(["--foreground", "--signal=INT", "5", "sh", "-c", script, "sh"])
                 .arg(env!("CARGO_BIN_EXE_apt-ostree"))
                 .args(["--sysroot", &sysroot])
                 .args(words)
