@@ -8,11 +8,11 @@ use crate::daemon::transaction::{QUEUE, Told, Transaction, Watcher};
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use std::collections::HashMap;
-use std::fs::Permissions;
+use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex as PlainMutex, PoisonError};
 use std::time::Duration;
@@ -45,7 +45,11 @@ pub(super) type SocketFile = NamedTempFile<UnixListener>;
 
 /// Makes a socket with a name that nobody can guess; must be called within a tokio runtime.
 pub(super) fn make(run_dir: &Path) -> Result<SocketFile> {
-    std::fs::create_dir_all(run_dir).with_context(|| format!("Making {}", run_dir.display()))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(run_dir)
+        .with_context(|| format!("Making {}", run_dir.display()))?;
     let socket = tempfile::Builder::new()
         .prefix("transaction-")
         .suffix(".sock")

@@ -369,3 +369,115 @@ pub(super) fn cancelled() -> Failure {
     )
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn transaction(uid: u32) -> Arc<Transaction> {
+        let request = Request::parse("pin", &serde_json::Map::new()).unwrap();
+        let initiator = Initiator {
+            uid,
+            ..Initiator::default()
+        };
+        let caller = OwnedUniqueName::try_from(":1.2").unwrap();
+        Arc::new(Transaction::new(
+            "unix:path=/none".to_owned(),
+            request,
+            initiator,
+            caller,
+            Vec::new(),
+            None,
+        ))
+    }
+
+    fn watcher() -> (Watcher, mpsc::Receiver<Arc<Told>>, UnixStream) {
+        let (socket, other) = UnixStream::pair().unwrap();
+        let (queue, told) = mpsc::channel(QUEUE);
+        (Watcher { queue, socket }, told, other)
+    }
+
+    fn note(text: &str) -> Event {
+        Event::Note {
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_does_not_listen_is_cut_off_and_others_hear_all() {
+        let transaction = transaction(0);
+        let (deaf, _kept, mut end) = watcher();
+        let (good, mut told, _other) = watcher();
+        transaction.watch(deaf);
+        transaction.watch(good);
+        for number in 0..=QUEUE {
+            transaction.tell(note(&number.to_string()));
+            assert!(
+                matches!(&*told.try_recv().unwrap(), Told::Event(event) if *event == note(&number.to_string()))
+            );
+        }
+        let mut rest = Vec::new();
+        assert_eq!(end.read_to_end(&mut rest).unwrap(), 0, "its connection has ended");
+        assert_eq!(transaction.lock().watchers.len(), 1);
+    }
+
+    #[test]
+    fn who_comes_late_is_told_the_step_the_warnings_and_the_end() {
+        let transaction = transaction(0);
+        let step = |text: &str| Event::Step {
+            text: text.to_owned(),
+            work: Vec::new(),
+        };
+        let bytes = |done| Event::Bytes {
+            item: "a".to_owned(),
+            done,
+            total: 9,
+        };
+        let warning = Event::Warning {
+            text: "careful".to_owned(),
+        };
+        for event in [
+            step("one"),
+            bytes(3),
+            warning.clone(),
+            note("gone"),
+            step("two"),
+            bytes(1),
+            bytes(2),
+        ] {
+            transaction.tell(event);
+        }
+        let heard = || {
+            let (queue, mut told) = mpsc::channel(QUEUE);
+            transaction.tell_late(&queue);
+            std::iter::from_fn(|| told.try_recv().ok()).collect::<Vec<_>>()
+        };
+        let events: Vec<_> = heard()
+            .iter()
+            .map(|told| match &**told {
+                Told::Event(event) => event.clone(),
+                Told::Finished { .. } => panic!("it runs"),
+            })
+            .collect();
+        assert_eq!(events, [warning, step("two"), bytes(2)]);
+        transaction.finish(Ended::Failed(cancelled()));
+        transaction.finish(Ended::Failed(Fault::new(Kind::Busy, "a second end").into()));
+        assert!(
+            matches!(&**heard().last().unwrap(), Told::Finished { success: false, message, .. } if message.contains("cancelled"))
+        );
+    }
+
+    #[test]
+    fn only_those_who_asked_start_it_and_their_leaving_cancels_it() {
+        let transaction = transaction(1000);
+        assert_eq!(transaction.start(1001).unwrap_err().kind, Kind::Denied);
+        transaction.join(1001, OwnedUniqueName::try_from(":1.3").unwrap());
+        transaction.forget(&UniqueName::try_from(":1.2").unwrap());
+        assert_eq!(transaction.phase(), Phase::Waiting, "one caller is left");
+        transaction.forget(&UniqueName::try_from(":1.3").unwrap());
+        assert_eq!(transaction.phase(), Phase::Finished);
+        assert!(!transaction.start(1001).unwrap(), "it is over");
+        assert!(!transaction.cancel());
+    }
+}

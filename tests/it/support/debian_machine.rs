@@ -8,6 +8,7 @@ use super::machine::Machine;
 use super::package::Package;
 use super::{run, write};
 use serde_json::{Value, json};
+use std::borrow::Borrow;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,12 @@ impl Deref for DebianMachine {
     type Target = Machine;
 
     fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+impl Borrow<Machine> for DebianMachine {
+    fn borrow(&self) -> &Machine {
         &self.machine
     }
 }

@@ -3,7 +3,9 @@
 use super::bus::Bus;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
-use zbus::blocking::Connection;
+use tokio::runtime::Runtime;
+use zbus::Connection;
+use zbus::connection::Builder;
 use zbus::zvariant::{OwnedValue, Type};
 
 /// The details of an answer.
@@ -28,6 +30,7 @@ pub struct Asked {
 pub struct Polkit {
     shared: Arc<Mutex<Shared>>,
     _bus: Connection,
+    _runtime: Runtime,
 }
 
 #[derive(Default)]
@@ -72,20 +75,21 @@ impl Polkit {
     /// Starts an authority that allows nothing.
     pub fn start(bus: &Bus) -> Self {
         let shared = Arc::<Mutex<Shared>>::default();
-        let connection = bus.connect();
-        connection
-            .object_server()
-            .at(
-                "/org/freedesktop/PolicyKit1/Authority",
-                Authority(Arc::clone(&shared)),
-            )
-            .expect("an object");
-        connection
-            .request_name("org.freedesktop.PolicyKit1")
-            .expect("the name");
+        let runtime = Runtime::new().expect("a runtime");
+        let serve = async {
+            Builder::address(bus.address().as_str())?
+                .serve_at(
+                    "/org/freedesktop/PolicyKit1/Authority",
+                    Authority(Arc::clone(&shared)),
+                )?
+                .name("org.freedesktop.PolicyKit1")?
+                .build()
+                .await
+        };
         Self {
+            _bus: runtime.block_on(serve).expect("an authority on the bus"),
             shared,
-            _bus: connection,
+            _runtime: runtime,
         }
     }
 

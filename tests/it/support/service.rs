@@ -7,6 +7,7 @@ use apt_ostree::ops::request::Request;
 use ostree_ext::{gio, ostree};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::borrow::Borrow;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
@@ -14,15 +15,15 @@ use std::process::{Child, ExitStatus, Stdio};
 /// The name that the service takes.
 pub const NAME: &str = "org.aptostree.dev";
 
-/// A user without rights of its own.
-pub const USER: u32 = 4711;
+/// A user without rights of its own: `nobody`. The bus lets in only whom the machine knows.
+pub const USER: u32 = 65534;
 
-/// Another one.
-pub const OTHER: u32 = 4712;
+/// Another one: `daemon`.
+pub const OTHER: u32 = 1;
 
-/// A running service; stopped when dropped.
-pub struct Service {
-    pub machine: Machine,
+/// A running service for a host; stopped when dropped.
+pub struct Service<M: Borrow<Machine> = Machine> {
+    pub machine: M,
     pub bus: Bus,
     child: Option<Child>,
 }
@@ -32,9 +33,11 @@ impl Service {
     pub fn start() -> Self {
         Self::of(Machine::deployed())
     }
+}
 
+impl<M: Borrow<Machine>> Service<M> {
     /// Starts the service for a host.
-    pub fn of(machine: Machine) -> Self {
+    pub fn of(machine: M) -> Self {
         let mut service = Self {
             machine,
             bus: Bus::start(),
@@ -54,11 +57,11 @@ impl Service {
     /// Starts another process of the service.
     #[expect(clippy::disallowed_methods, reason = "the program runs beside the test")]
     pub fn spawn(&self, environment: &[(&str, &str)]) -> Child {
-        let home = &self.machine.home;
+        let home = &self.machine.borrow().home;
         let log = OpenOptions::new().create(true).append(true).open(self.log());
         std::process::Command::new(env!("CARGO_BIN_EXE_apt-ostreed"))
             .arg("--sysroot")
-            .arg(self.machine.sysroot.path())
+            .arg(self.machine.borrow().sysroot.path())
             .arg("--bus")
             .arg(self.bus.address())
             .arg("--run-dir")
@@ -131,7 +134,7 @@ impl Service {
 
     /// Holds the lock of the sysroot, so that transactions wait.
     pub fn hold_lock(&self) -> Held {
-        let sysroot = ostree::Sysroot::new(Some(&gio::File::for_path(self.machine.sysroot.path())));
+        let sysroot = ostree::Sysroot::new(Some(&gio::File::for_path(self.machine.borrow().sysroot.path())));
         sysroot.load(gio::Cancellable::NONE).expect("the sysroot");
         assert!(
             sysroot.try_lock().expect("the lock"),
@@ -165,7 +168,7 @@ impl Service {
     }
 }
 
-impl Drop for Service {
+impl<M: Borrow<Machine>> Drop for Service<M> {
     fn drop(&mut self) {
         self.stop();
     }
