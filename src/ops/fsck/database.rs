@@ -38,7 +38,7 @@ pub(super) fn check(
     report: &dyn Report,
     findings: &mut Findings,
 ) -> Result<()> {
-    report.step("Checking package databases");
+    let step = report.step("Checking package databases");
     let mut seen = BTreeSet::new();
     for found in &site.deployments {
         if !seen.insert(&found.commit) || !site.root.is_dir(&found.folder) {
@@ -51,6 +51,7 @@ pub(super) fn check(
             Err(error) => return Err(error),
         }
     }
+    step.done("Checked package databases");
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub(super) fn check(
     report: &dyn Report,
     findings: &mut Findings,
 ) -> Result<()> {
-    report.step("Checking deployments");
+    let step = report.step("Checking deployments");
     if let Some(reason) = &site.refused {
         let message = format!("libostree refuses the sysroot, so nothing can be deployed: {reason}");
         findings.push(
@@ -51,6 +51,7 @@ pub(super) fn check(
         }
     }
     staged(site, findings);
+    step.done("Checked deployments");
     Ok(())
 }
 

@@ -121,8 +121,9 @@ pub fn repair(host: &Host, options: &Options, report: &dyn Report) -> Result<Out
         if left.iter().all(|finding| finding.remedy.is_none()) {
             break;
         }
-        report.step("Mending");
+        let step = report.step("Mending");
         mend::mend(&lock, &site, &left, report);
+        step.done("Mended what could be mended");
         site = Site::read(host)?;
         let (now, _) = look(&site, options.quick, report);
         let is_stuck = things(&now) == things(&left);
