@@ -83,19 +83,38 @@ pub(crate) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8
     finish(&outcome, after, context)
 }
 
+/// What a look at the image alone leaves out.
+const NOT_ON_TOP: &str =
+    "Packages on top of the image were not compared; that takes root: `sudo apt-ostree upgrade --preview`.";
+
 /// Shows what an upgrade would bring, and lets `status` know.
 fn look(arguments: &Arguments, context: &mut Context<'_>) -> Result<u8> {
     let stateroot = context.global.stateroot.as_deref();
-    let (host, found) = if arguments.preview {
+    let preview = |context: &Context<'_>| {
         let host = request::open("upgrade", context.global.sysroot.as_deref())?;
         let found = check::preview(&host, stateroot, context.patience(), context.report)?;
-        (host, found)
+        anyhow::Ok((host, found))
+    };
+    let is_root = geteuid().is_root();
+    let (host, found) = if arguments.preview {
+        preview(context)?
     } else {
         let host = context.host("upgrade")?;
-        let found = check::check(&host, stateroot)?;
-        (host, found)
+        match (
+            check::check(&host, stateroot)?,
+            check::has_requests(&host, stateroot)?,
+        ) {
+            // The image is here, so that what stands on top of it can be looked at as well.
+            (None, true) if is_root => preview(context)?,
+            (found, has_requests) => {
+                if has_requests {
+                    context.report.note(NOT_ON_TOP);
+                }
+                (host, found)
+            }
+        }
     };
-    if geteuid().is_root() {
+    if is_root {
         if let Err(error) = check::remember(&host, stateroot, found.as_ref()) {
             context.report.warning(&format!("{error:#}."));
         }

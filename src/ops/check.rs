@@ -3,23 +3,25 @@
 use crate::deployment::advance;
 use crate::deployment::automatic::{self, CachedUpdate};
 use crate::deployment::origin::Origin;
+use crate::deployment::outlook::{self, Candidate};
 use crate::deployment::sysroot::{Host, Patience};
 use crate::fault::{Fault, Kind};
 use crate::host::clock;
 use crate::image::difference::ManifestDifference;
 use crate::image::pull;
 use crate::image::reference::ImageReference;
-use crate::layer::packages::{self, PackageDifference};
-use crate::layer::record;
+use crate::layer::packages::PackageDifference;
 use crate::report::Report;
 use anyhow::{Context, Result};
 use ostree_ext::glib;
 
-/// An update that the registry has and this host does not.
+/// An update that this host does not have: of its image, or of what stands on top of it.
 #[derive(Clone, Debug)]
 pub struct Available {
     /// What the host follows.
     pub reference: ImageReference,
+    /// Whether the image is another one; otherwise only packages on top of it are.
+    pub is_new_image: bool,
     /// The digest of the new manifest.
     pub manifest_digest: String,
     /// The version the new image states.
@@ -54,6 +56,7 @@ pub fn check(host: &Host, stateroot: Option<&str>) -> Result<Option<Available>> 
     }
     Ok(Some(Available {
         reference,
+        is_new_image: true,
         version: remote.version(),
         created: remote.created(),
         layers: ManifestDifference::between(
@@ -87,7 +90,7 @@ impl Available {
             container_image_reference_digest: self.manifest_digest.clone(),
             version: self.version.clone(),
             timestamp: created.and_then(|time| u64::try_from(time.to_unix()).ok()),
-            ref_has_new_commit: true,
+            ref_has_new_commit: self.is_new_image,
             manifest_diff: (&self.layers).into(),
             package_diff: self.packages.clone(),
             noticed: clock::seconds(),
@@ -95,27 +98,62 @@ impl Available {
     }
 }
 
-/// Checks as [`check`] does and compares packages, for which the layers must be fetched; an `upgrade` that follows
-/// does not fetch them again.
+/// Returns whether anything is asked for on top of the image of the next boot.
+pub fn has_requests(host: &Host, stateroot: Option<&str>) -> Result<bool> {
+    let stateroot = host.stateroot(stateroot)?;
+    match host.merge_deployment(&stateroot) {
+        Some(merge) => Ok(!Origin::of(&merge)?.intent()?.is_empty()),
+        None => Ok(false),
+    }
+}
+
+/// Checks as [`check`] does, and compares all packages: those of the images, and those that the requests on top mean
+/// on the new one, or on the same one by now.
+///
+/// The layers are fetched, and the package lists where something is asked for; an `upgrade` that follows does not fetch
+/// the layers again. Fails when a request cannot be met on the new image, as the upgrade would.
 pub fn preview(
     host: &Host,
     stateroot: Option<&str>,
     patience: Patience,
     report: &dyn Report,
 ) -> Result<Option<Available>> {
-    let Some(mut available) = check(host, stateroot)? else {
+    let found = check(host, stateroot)?;
+    if found.is_none() && !has_requests(host, stateroot)? {
         return Ok(None);
-    };
+    }
     let lock = host.lock("upgrade --preview", patience, report)?;
     let stateroot = host.stateroot(stateroot)?;
-    let image = advance::obtain(&lock, &available.reference, advance::Source::Network, report)?;
-    let repo = host.repo();
-    let before = match host.merge_deployment(&stateroot) {
-        // What is layered comes on top of both.
-        Some(merge) => packages::of_commit(&repo, &record::base_of(&repo, &merge.csum())?)?,
-        None => packages::Packages::new(),
+    let merge = host.require_merge_deployment(&stateroot, "to upgrade")?;
+    let origin = Origin::of(&merge)?;
+    let image = match &found {
+        Some(found) => advance::obtain(&lock, &found.reference, advance::Source::Network, report)?,
+        None => advance::image_of(host, &merge)?,
     };
-    let after = packages::of_commit(&repo, &image.commit)?;
-    available.packages = Some(packages::difference(&before, &after));
-    Ok(Some(available))
+    let candidate = Candidate {
+        stateroot: &stateroot,
+        image: &image,
+        origin: &origin,
+        merge: &merge,
+    };
+    let difference = outlook::packages(&lock, &candidate, report)?;
+    if found.is_none() && difference.is_empty() {
+        return Ok(None);
+    }
+    let available = match found {
+        Some(found) => found,
+        None => Available {
+            reference: origin.require_reference()?,
+            is_new_image: false,
+            version: image.version(),
+            created: image.created(),
+            layers: ManifestDifference::between(Some(&image.manifest), &image.manifest),
+            manifest_digest: image.manifest_digest,
+            packages: None,
+        },
+    };
+    Ok(Some(Available {
+        packages: Some(difference),
+        ..available
+    }))
 }

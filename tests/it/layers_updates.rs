@@ -258,3 +258,53 @@ fn a_rollback_takes_packages_back_and_the_image_stays_stored() {
     assert!(!host.has(0, "usr/share/one"));
     host.assert_sound();
 }
+
+#[test]
+fn a_look_at_an_upgrade_shows_packages_on_top_as_well() {
+    let mut host = DebianMachine::new(&[plain("one", "1"), plain("helper", "1")]);
+    host.ok(&["install", "one"]);
+    let none = |host: &DebianMachine, option: &str| {
+        let output = host.run(&["upgrade", option]);
+        assert_eq!(output.status.code(), Some(77), "{option}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "No updates available.\n");
+    };
+    none(&host, "--check");
+    none(&host, "--preview");
+    let deployments = host.status()["deployments"].clone();
+    // The same image: what the repository has by now, with what it needs.
+    host.archive
+        .publish(&[plain("one", "2").depends("helper"), plain("helper", "1")]);
+    for option in ["--check", "--preview"] {
+        let shown = host.ok(&["upgrade", option]);
+        assert!(
+            shown.contains("Diff: 1 upgraded, 0 downgraded, 0 removed, 1 added")
+                && shown.contains("    one 1 -> 2\n    +helper 1\n")
+                && shown.contains("Added layers: 0 "),
+            "{shown}"
+        );
+    }
+    // Another image, which brings a package and drops none that is on top.
+    host.publish_image(
+        "2",
+        [host.brings(&plain("extra", "1"), "usr/share/extra", "image's\n")],
+    );
+    let output = host.run(&["upgrade", "--check"]);
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && notes.contains("were not compared"),
+        "{notes}"
+    );
+    let shown = host.ok(&["upgrade", "--check", "--preview"]);
+    assert!(
+        shown.contains("Diff: 1 upgraded, 0 downgraded, 0 removed, 2 added")
+            && shown.contains("+extra 1")
+            && shown.contains("Added layers: 1 "),
+        "{shown}"
+    );
+    // What an upgrade would fail at.
+    host.archive.publish(&[plain("helper", "1")]);
+    let errors = host.fails(1, &["upgrade", "--preview"]);
+    assert!(errors.contains("apt-ostree uninstall one"), "{errors}");
+    assert_eq!(host.status()["deployments"], deployments);
+    assert!(host.leftovers().is_empty());
+}
