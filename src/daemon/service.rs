@@ -135,7 +135,10 @@ impl Service {
         socket: &SocketFile,
     ) -> Transaction {
         let initiator = Initiator {
-            title: given.title.unwrap_or_else(|| request.verb().replace('-', " ")),
+            title: given
+                .title
+                .filter(|title| !title.is_empty())
+                .unwrap_or_else(|| request.verb().replace('-', " ")),
             uid: caller.uid,
             user: environment::user_name(caller.uid),
             client: self.clients.id(&caller.name),
@@ -228,8 +231,14 @@ impl Service {
     pub(super) async fn finish(&self) {
         if let Some(transaction) = self.slot.current() {
             transaction.cancel();
-            transaction.over().await;
-            tell_all(&transaction).await;
+            conclude(&transaction).await;
+        }
+    }
+
+    /// Waits for the end of the transaction, if there is one.
+    pub(super) async fn see_through(&self) {
+        if let Some(transaction) = self.slot.current() {
+            conclude(&transaction).await;
         }
     }
 
@@ -291,6 +300,11 @@ impl Service {
             }
         }
     }
+}
+
+async fn conclude(transaction: &Transaction) {
+    transaction.over().await;
+    tell_all(transaction).await;
 }
 
 async fn tell_all(transaction: &Transaction) {

@@ -71,7 +71,12 @@ pub(super) async fn run(arguments: &Arguments) -> Result<()> {
                     tracing::info!("nobody needs the service");
                     break;
                 }
-                take_name(&bus).await?;
+                if let Err(error) = take_name(&bus).await {
+                    // Another service was started meanwhile; this one sees to what it promised.
+                    tracing::warn!("{error:#}");
+                    service.see_through().await;
+                    break;
+                }
             }
         }
     }
