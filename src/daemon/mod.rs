@@ -16,6 +16,7 @@
 mod announce;
 mod arguments;
 mod authority;
+mod bounded;
 mod caller;
 mod carry;
 mod clients;

@@ -45,7 +45,7 @@ impl Os {
         header: &Header<'_>,
         verb: &str,
         positional: &[(&str, Json)],
-        options: &Fields,
+        options: Fields,
     ) -> Result<String, BusError> {
         let Some(stateroot) = &self.stateroot else {
             return self.service.begin(header, verb, positional, options).await;
@@ -88,7 +88,7 @@ impl Os {
 #[zbus::interface(name = "org.aptostree.dev.OS1", introspection_docs = false)]
 impl Os {
     async fn upgrade(&self, options: Fields, #[zbus(header)] header: Header<'_>) -> Result<String, BusError> {
-        self.begin(&header, "upgrade", &[], &options).await
+        self.begin(&header, "upgrade", &[], options).await
     }
 
     async fn rebase(
@@ -98,7 +98,7 @@ impl Os {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let reference = ("reference", json!(reference));
-        self.begin(&header, "rebase", &[reference], &options).await
+        self.begin(&header, "rebase", &[reference], options).await
     }
 
     async fn deploy(
@@ -108,7 +108,7 @@ impl Os {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let revision = ("revision", json!(revision));
-        self.begin(&header, "deploy", &[revision], &options).await
+        self.begin(&header, "deploy", &[revision], options).await
     }
 
     async fn install(
@@ -118,7 +118,7 @@ impl Os {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let packages = ("packages", json!(packages));
-        self.begin(&header, "install", &[packages], &options).await
+        self.begin(&header, "install", &[packages], options).await
     }
 
     async fn uninstall(
@@ -128,7 +128,7 @@ impl Os {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let packages = ("packages", json!(packages));
-        self.begin(&header, "uninstall", &[packages], &options).await
+        self.begin(&header, "uninstall", &[packages], options).await
     }
 
     async fn override_replace(
@@ -138,7 +138,7 @@ impl Os {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let packages = ("packages", json!(packages));
-        self.begin(&header, "override-replace", &[packages], &options)
+        self.begin(&header, "override-replace", &[packages], options)
             .await
     }
 
@@ -149,8 +149,7 @@ impl Os {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let packages = ("packages", json!(packages));
-        self.begin(&header, "override-remove", &[packages], &options)
-            .await
+        self.begin(&header, "override-remove", &[packages], options).await
     }
 
     async fn override_reset(
@@ -160,11 +159,11 @@ impl Os {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let packages = ("packages", json!(packages));
-        self.begin(&header, "override-reset", &[packages], &options).await
+        self.begin(&header, "override-reset", &[packages], options).await
     }
 
     async fn reset(&self, options: Fields, #[zbus(header)] header: Header<'_>) -> Result<String, BusError> {
-        self.begin(&header, "reset", &[], &options).await
+        self.begin(&header, "reset", &[], options).await
     }
 
     async fn initramfs(
@@ -172,7 +171,7 @@ impl Os {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.begin(&header, "initramfs", &[], &options).await
+        self.begin(&header, "initramfs", &[], options).await
     }
 
     async fn initramfs_etc(
@@ -180,7 +179,7 @@ impl Os {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.begin(&header, "initramfs-etc", &[], &options).await
+        self.begin(&header, "initramfs-etc", &[], options).await
     }
 
     async fn rollback(
@@ -188,15 +187,15 @@ impl Os {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.begin(&header, "rollback", &[], &options).await
+        self.begin(&header, "rollback", &[], options).await
     }
 
     async fn cleanup(&self, options: Fields, #[zbus(header)] header: Header<'_>) -> Result<String, BusError> {
-        self.begin(&header, "cleanup", &[], &options).await
+        self.begin(&header, "cleanup", &[], options).await
     }
 
     async fn kargs(&self, options: Fields, #[zbus(header)] header: Header<'_>) -> Result<String, BusError> {
-        self.begin(&header, "kargs", &[], &options).await
+        self.begin(&header, "kargs", &[], options).await
     }
 
     async fn finalize_deployment(
@@ -204,7 +203,7 @@ impl Os {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.begin(&header, "finalize-deployment", &[], &options).await
+        self.begin(&header, "finalize-deployment", &[], options).await
     }
 
     async fn apply_live(
@@ -212,7 +211,7 @@ impl Os {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.begin(&header, "apply-live", &[], &options).await
+        self.begin(&header, "apply-live", &[], options).await
     }
 
     async fn usroverlay(
@@ -220,7 +219,7 @@ impl Os {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.begin(&header, "usroverlay", &[], &options).await
+        self.begin(&header, "usroverlay", &[], options).await
     }
 
     async fn refresh_md(
@@ -228,7 +227,7 @@ impl Os {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.begin(&header, "refresh-md", &[], &options).await
+        self.begin(&header, "refresh-md", &[], options).await
     }
 
     async fn automatic_update(
@@ -236,7 +235,7 @@ impl Os {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.begin(&header, "automatic-update", &[], &options).await
+        self.begin(&header, "automatic-update", &[], options).await
     }
 
     /// The stateroot's name; empty where a verb would not know which to choose.

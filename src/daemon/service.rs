@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
@@ -36,6 +36,9 @@ const UNSTARTED: Duration = Duration::from_secs(60);
 
 /// How long the socket of a transaction stays after its end, for watchers that come late.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// How many transactions that are over keep their sockets; who begins and cancels again and again gets no more of them.
+const LINGERING: u64 = 8;
 
 /// How long watchers may take to hear of the end before a reboot, or before the service ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -62,6 +65,8 @@ pub(super) struct Service {
     /// What everybody was told last.
     pub(super) announced: tokio::sync::Mutex<Announced>,
     stirred: Notify,
+    /// How many transactions are over.
+    ends: watch::Sender<u64>,
     last: Mutex<Instant>,
 }
 
@@ -85,6 +90,7 @@ impl Service {
             config: Mutex::new(config),
             announced: tokio::sync::Mutex::default(),
             stirred: Notify::new(),
+            ends: watch::Sender::new(0),
             last: Mutex::new(Instant::now()),
         }
     }
@@ -97,12 +103,14 @@ impl Service {
         header: &Header<'_>,
         verb: &str,
         positional: &[(&str, Json)],
-        options: &Fields,
+        options: Fields,
     ) -> Result<String, BusError> {
         self.stir();
-        let caller = Caller::of(&self.bus, header).await?;
-        let given = Given::read(verb, positional, options)?;
+        // Before anything is waited for: what waits has no more room than the request itself.
+        let given = Given::read(verb, positional, &options)?;
+        drop(options);
         let request = Request::parse(verb, &given.options)?;
+        let caller = Caller::of(&self.bus, header).await?;
         let actions = authority::actions(&request);
         self.authority
             .require(&caller, header, actions, &details(&request))
@@ -201,7 +209,22 @@ impl Service {
                 tracing::error!("the machine does not reboot: {error:#}");
             }
         }
-        tokio::time::sleep(LINGER).await;
+        self.linger().await;
+    }
+
+    /// Waits as long as a transaction that is over keeps its socket.
+    async fn linger(&self) {
+        let mut ends = self.ends.subscribe();
+        let mut last = 0;
+        self.ends.send_modify(|ends| {
+            *ends += 1;
+            last = *ends + LINGERING;
+        });
+        tokio::select! {
+            () = tokio::time::sleep(LINGER) => {}
+            // The sender lives as long as the service.
+            _ = ends.wait_for(|ends| *ends >= last) => {}
+        }
     }
 
     /// Forgets a caller that left before it was noted; nobody tells of that a second time.

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::daemon::arguments::Arguments;
 use crate::daemon::reader::Reader;
 use crate::daemon::service::Service;
-use crate::daemon::{BUS_NAME, announce, socket};
+use crate::daemon::{BUS_NAME, announce, bounded, socket};
 use crate::deployment::stamp::Stamp;
 use crate::fault::{Fault, Kind};
 use crate::host::watch;
@@ -35,8 +35,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<()> {
     let reader = Reader::start(arguments.sysroot.as_deref())?;
     reader.read().await?;
     let config = Config::load(reader.root())?;
-    let bus = connect(arguments.bus.as_deref()).await?;
-    let mut left = leaving(&bus).await?;
+    let bus = bounded::connect(arguments.bus.as_deref()).await?;
+    let left = leaving(&bus).await?;
     let service = Arc::new(Service::new(
         bus.clone(),
         reader,
@@ -50,17 +50,15 @@ pub(super) async fn run(arguments: &Arguments) -> Result<()> {
     let sysroot = arguments.sysroot.clone();
     tokio::task::spawn_blocking(move || close_interrupted(sysroot.as_deref()));
     let changes = tokio::spawn(follow_changes(Arc::clone(&service)));
+    // In a task of its own: nothing else arrives over the bus while the queue of those who leave is full.
+    let mut departures = tokio::spawn(forget_all(Arc::clone(&service), left));
     tracing::info!("serving {}", service.reader.root().display());
     loop {
         tokio::select! {
-            message = left.next() => match message {
-                Some(Ok(message)) => forget(&service, &message),
-                Some(Err(error)) => tracing::warn!("a message of the bus makes no sense: {error}"),
-                None => {
-                    service.finish().await;
-                    bail!("The bus went away");
-                }
-            },
+            _ = &mut departures => {
+                service.finish().await;
+                bail!("The bus went away");
+            }
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = service.idle() => {
@@ -97,14 +95,6 @@ fn close_interrupted(sysroot: Option<&Path>) {
     }
 }
 
-async fn connect(address: Option<&str>) -> Result<Connection> {
-    let builder = match address {
-        Some(address) => zbus::connection::Builder::address(address),
-        None => zbus::connection::Builder::system(),
-    };
-    builder?.build().await.context("Connecting to the bus")
-}
-
 async fn take_name(bus: &Connection) -> Result<()> {
     match bus
         .request_name_with_flags(BUS_NAME, RequestNameFlags::DoNotQueue.into())
@@ -132,6 +122,16 @@ async fn leaving(bus: &Connection) -> Result<MessageStream> {
     MessageStream::for_match_rule(rule, bus, None)
         .await
         .context("Watching for clients that leave")
+}
+
+/// Forgets everybody who leaves, until the bus goes away.
+async fn forget_all(service: Arc<Service>, mut left: MessageStream) {
+    while let Some(message) = left.next().await {
+        match message {
+            Ok(message) => forget(&service, &message),
+            Err(error) => tracing::warn!("a message of the bus makes no sense: {error}"),
+        }
+    }
 }
 
 fn forget(service: &Service, message: &zbus::Message) {

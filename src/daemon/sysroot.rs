@@ -10,7 +10,7 @@ use crate::daemon::{OS_PATH, announce};
 use crate::fault::{Fault, Kind};
 use crate::host::lock;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use zbus::fdo;
 use zbus::message::Header;
@@ -97,9 +97,9 @@ impl Sysroot {
             Some((title, initiator, address)) => json!([title, initiator, address]),
             None => json!(lock::writer(self.0.reader.root())),
         };
-        // Deployments are many, and copying them for one key would be most of the work.
+        // Deployments are many, and copying them for one key would be most of the work. In order: the same is told alike.
         let rest = known.status.as_object().into_iter().flatten();
-        let mut status: HashMap<&str, &serde_json::Value> =
+        let mut status: BTreeMap<&str, &serde_json::Value> =
             rest.map(|(key, value)| (key.as_str(), value)).collect();
         status.insert("transaction", &transaction);
         Ok(serde_json::to_string(&status).map_err(anyhow::Error::from)?)
@@ -148,11 +148,11 @@ impl Sysroot {
     }
 
     async fn pin(&self, options: Fields, #[zbus(header)] header: Header<'_>) -> Result<String, BusError> {
-        self.0.begin(&header, "pin", &[], &options).await
+        self.0.begin(&header, "pin", &[], options).await
     }
 
     async fn unpin(&self, options: Fields, #[zbus(header)] header: Header<'_>) -> Result<String, BusError> {
-        self.0.begin(&header, "unpin", &[], &options).await
+        self.0.begin(&header, "unpin", &[], options).await
     }
 
     async fn image_pull(
@@ -162,7 +162,7 @@ impl Sysroot {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let reference = ("reference", json!(reference));
-        self.0.begin(&header, "image-pull", &[reference], &options).await
+        self.0.begin(&header, "image-pull", &[reference], options).await
     }
 
     async fn image_remove(
@@ -172,9 +172,7 @@ impl Sysroot {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
         let reference = ("reference", json!(reference));
-        self.0
-            .begin(&header, "image-remove", &[reference], &options)
-            .await
+        self.0.begin(&header, "image-remove", &[reference], options).await
     }
 
     async fn image_prune(
@@ -182,11 +180,11 @@ impl Sysroot {
         options: Fields,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<String, BusError> {
-        self.0.begin(&header, "image-prune", &[], &options).await
+        self.0.begin(&header, "image-prune", &[], options).await
     }
 
     async fn fsck(&self, options: Fields, #[zbus(header)] header: Header<'_>) -> Result<String, BusError> {
-        self.0.begin(&header, "fsck", &[], &options).await
+        self.0.begin(&header, "fsck", &[], options).await
     }
 
     /// Where the sysroot is.

@@ -95,6 +95,15 @@ impl Bus {
             .expect("a connection to the bus")
     }
 
+    /// Connects as any user, from within a runtime.
+    pub async fn join(&self, uid: u32) -> zbus::Connection {
+        let stream = stream_as(&self.socket(), uid);
+        stream.set_nonblocking(true).expect("a stream");
+        let stream = tokio::net::UnixStream::from_std(stream).expect("a stream");
+        let builder = zbus::connection::Builder::unix_stream(stream).user_id(uid);
+        builder.build().await.expect("a connection to the bus")
+    }
+
     /// Returns who owns a name.
     pub fn owner(&self, name: &str) -> Option<String> {
         let bus = self.connect();
