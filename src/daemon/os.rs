@@ -64,7 +64,7 @@ impl Os {
     }
 
     async fn known(&self) -> fdo::Result<Arc<Known>> {
-        let known = self.service.reader.known().await;
+        let known = self.service.known().await;
         known.map_err(|error| fdo::Error::Failed(format!("{error:#}")))
     }
 

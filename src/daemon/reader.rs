@@ -103,9 +103,20 @@ impl Reader {
     ///
     /// Fails where there is no sysroot.
     pub(super) async fn known(&self) -> Result<Arc<Known>> {
+        self.kept(|known| known.stamp == Stamp::of(&self.root)).await
+    }
+
+    /// Returns what was read last, which may be a few seconds old.
+    ///
+    /// Fails where there is no sysroot.
+    pub(super) async fn last(&self) -> Result<Arc<Known>> {
+        self.kept(|_| true).await
+    }
+
+    async fn kept(&self, is_good: impl FnOnce(&Known) -> bool) -> Result<Arc<Known>> {
         let kept = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match kept {
-            Some(known) if known.stamp == Stamp::of(&self.root) => {
+            Some(known) if is_good(&known) => {
                 if known.at.elapsed() > FRESH {
                     // For whoever asks next; this one does not wait for the answer.
                     self.wanted.send(oneshot::channel().0).ok();

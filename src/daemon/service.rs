@@ -7,7 +7,7 @@ use crate::daemon::caller::Caller;
 use crate::daemon::clients::Clients;
 use crate::daemon::error::BusError;
 use crate::daemon::files::Given;
-use crate::daemon::reader::Reader;
+use crate::daemon::reader::{Known, Reader};
 use crate::daemon::result::Ended;
 use crate::daemon::slot::{Slot, Taken};
 use crate::daemon::socket::{self, SocketFile};
@@ -248,6 +248,18 @@ impl Service {
             initiator.to_string(),
             transaction.address.clone(),
         ))
+    }
+
+    /// Returns what is deployed.
+    ///
+    /// While a transaction runs that is what was read last: the sysroot changes again and again then, and whoever asked
+    /// would wait for one reading after another. After the end of the transaction the answer is never older than it.
+    pub(super) async fn known(&self) -> Result<Arc<Known>> {
+        let running = self.slot.current();
+        if running.is_some_and(|transaction| transaction.phase() != Phase::Waiting) {
+            return self.reader.last().await;
+        }
+        self.reader.known().await
     }
 
     /// Cancels the transaction, if there is one, and waits for its end.

@@ -26,7 +26,7 @@ pub(super) type Active = (String, String, String);
 
 impl Sysroot {
     async fn known(&self) -> fdo::Result<Arc<Known>> {
-        let known = self.0.reader.known().await;
+        let known = self.0.known().await;
         known.map_err(|error| fdo::Error::Failed(format!("{error:#}")))
     }
 
@@ -74,7 +74,7 @@ impl Sysroot {
     #[zbus(name = "GetOS")]
     async fn get_os(&self, name: &str) -> Result<OwnedObjectPath, BusError> {
         self.0.stir();
-        let known = self.0.reader.known().await?;
+        let known = self.0.known().await?;
         if name.is_empty() {
             return Ok(OwnedObjectPath::try_from(OS_PATH).map_err(zbus::Error::from)?);
         }
@@ -92,7 +92,7 @@ impl Sysroot {
     /// Returns what `apt-ostree status --json` prints.
     async fn get_status(&self) -> Result<String, BusError> {
         self.0.stir();
-        let known = self.0.reader.known().await?;
+        let known = self.0.known().await?;
         let transaction = match self.0.active() {
             Some((title, initiator, address)) => json!([title, initiator, address]),
             None => json!(lock::writer(self.0.reader.root())),
