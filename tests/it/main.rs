@@ -63,6 +63,7 @@ mod sandbox_stage;
 mod scripts_modes;
 mod scripts_run;
 mod service;
+mod service_bench;
 mod service_client;
 mod service_files;
 mod service_hostile;
