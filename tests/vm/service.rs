@@ -48,10 +48,10 @@ fn the_service_asks_polkit_cancels_recovers_and_updates_by_itself() {
     machine.run("for i in $(seq 300); do grep -q '^ended' /run/background.log && break; sleep 0.1; done; ! grep -q '^ended 0' /run/background.log; ! pgrep -x skopeo");
     assert_eq!(deployments(&mut machine), ["one booted"]);
 
-    // The service is killed in the middle; the next one says so and nothing is lost.
+    // The service and what it started are killed in the middle; the next one says so and nothing is lost.
     machine.start_script(&format!("runuser -u operator -- {rebase}; echo ended $?"));
     machine.run(HOLD_PULL);
-    machine.run("systemctl kill --signal=KILL --kill-whom=main apt-ostreed.service");
+    machine.run("systemctl kill --signal=KILL --kill-whom=all apt-ostreed.service");
     machine.run("for i in $(seq 300); do grep -q '^ended' /run/background.log && break; sleep 0.1; done; cat /run/background.log; ! grep -q '^ended 0' /run/background.log");
     machine.run(
         "systemctl reset-failed apt-ostreed.service; systemctl start apt-ostreed.service; ! pgrep -x skopeo",
