@@ -115,7 +115,9 @@ pub fn guidance(root: &Path, verb: &str, booted: bool) -> Fault {
         .map(|sign| format!("{}: {}", sign.what, if sign.found { "yes" } else { "no" }))
         .collect();
     let hint = if in_container(root) {
-        let known = IN_A_CONTAINERFILE.iter().find(|(name, _)| *name == verb);
+        // Of a verb that consists of two words the first one counts.
+        let first = verb.split(' ').next();
+        let known = IN_A_CONTAINERFILE.iter().find(|(name, _)| Some(*name) == first);
         known.map_or(ON_A_HOST, |(_, instead)| instead)
     } else {
         "name a sysroot with `--sysroot DIR`, or install a host with `apt-ostree provision to-disk --image REF DISK`"
