@@ -9,7 +9,7 @@
 //!   /                                      org.aptostree.dev.Transaction1
 //! ```
 //!
-//! Invariants: one transaction at a time; each runs in a process of its own ([`worker`]), which ends with the service;
+//! Invariants: one transaction at a time; each runs in a process of its own (`worker`), which ends with the service;
 //! a caller is known by its name on the bus and the user id that the bus has for it, never by a process id; nothing
 //! that a client does or leaves undone holds up another client.
 

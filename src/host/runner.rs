@@ -228,7 +228,7 @@ impl Cmd {
     /// It is killed with its process group when it writes nothing to standard output for as long as `silence`, if
     /// that is given, and when `stop` is sent; see [`Cmd::grace`] for a gentler way.
     /// Lines are cut at [`LONGEST_LINE`] bytes, and what is not UTF-8 is replaced. Whoever keeps its pipes open after
-    /// its end is listened to for [`LEFT_BEHIND`] only.
+    /// its end is listened to for a short while only.
     ///
     /// A signal from the terminal does not reach it: whoever sends `stop` decides. It ends with the calling thread.
     pub fn follow(

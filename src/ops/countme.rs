@@ -4,7 +4,7 @@
 //! <state>/countme.json   { "first-week": 2917, "last-week": 2921 }
 //! ```
 //!
-//! What is sent is the address of the settings with what [`query`] makes, and nothing else: no id, no cookie. The
+//! What is sent is the address of the settings with what `query` makes, and nothing else: no id, no cookie. The
 //! weeks begin on Monday, 00:00 UTC, everywhere.
 
 use crate::config::Config;

@@ -2,7 +2,7 @@
 //!
 //! A record begins when the transaction gets the lock of the sysroot, never before: a transaction that waits has
 //! changed nothing. So a record without an end whose process is gone is one of a transaction that was interrupted,
-//! and whoever gets the lock next says so ([`recover`]).
+//! and whoever gets the lock next says so ([`recover()`]).
 
 mod audit;
 mod record;
