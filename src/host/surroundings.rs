@@ -1,4 +1,5 @@
-//! What the container tools take from the environment: home directory, run-time directory, configuration files.
+//! What the container tools take from the environment: home and run-time directory, configuration files, proxies,
+//! certificates.
 //!
 //! The same values decide what this program reads (the signature policy, credentials) and are handed to skopeo,
 //! so that both always look at the same files. Tests make their own instead of changing the process environment.
@@ -15,9 +16,17 @@ const OBEYED: &[&str] = &[
     "CONTAINERS_REGISTRIES_CONF",
     "CONTAINERS_STORAGE_CONF",
     "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
     "REGISTRY_AUTH_FILE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
 ];
 
 /// The part of the environment that decides which policy, credentials and registries are used.

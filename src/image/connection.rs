@@ -50,6 +50,11 @@ impl Connection {
         &self.reference
     }
 
+    /// Returns where the image's source looks for its configuration, and how patient it is.
+    pub(crate) fn options(&self) -> &SourceOptions {
+        &self.options
+    }
+
     /// Opens the image and keeps the session.
     pub(crate) async fn open(&self) -> Result<Opened> {
         let mut attempts = Attempts::at_opening(&self.options.limits);

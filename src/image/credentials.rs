@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use cap_std_ext::cap_std::fs::Dir;
 use serde_json::{Map, Value};
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// ostree's places below the root directory, the first that exists wins.
@@ -77,6 +77,31 @@ impl Credentials {
         file.write_all(&serde_json::to_vec(&merged)?)?;
         file.rewind()?;
         Ok(Self::Merged(file))
+    }
+
+    /// Returns what the files say, in the order in which skopeo looks at them.
+    ///
+    /// Fails with a fault that names the file when one of them does not parse.
+    pub(crate) fn documents(self, surroundings: &Surroundings) -> Result<Vec<Map<String, Value>>> {
+        let places = match self {
+            Self::Podman => podman_places(surroundings),
+            Self::File(path) => vec![path],
+            Self::Merged(mut file) => {
+                let mut text = Vec::new();
+                file.read_to_end(&mut text)
+                    .context("Reading the merged credentials")?;
+                return Ok(vec![parse(Path::new("of the host"), &text)?]);
+            }
+        };
+        let mut documents = Vec::new();
+        for path in places {
+            match std::fs::read(&path) {
+                Ok(text) => documents.push(parse(&path, &text)?),
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(error).with_context(|| format!("Reading {}", path.display())),
+            }
+        }
+        Ok(documents)
     }
 }
 
@@ -194,7 +219,6 @@ fn fill_in(upper: &mut Map<String, Value>, lower: Map<String, Value>) {
 mod tests {
     use super::*;
     use cap_std_ext::cap_std::ambient_authority;
-    use std::io::Read;
 
     struct Place {
         root: tempfile::TempDir,

@@ -19,7 +19,7 @@ mod merged;
 pub mod name;
 pub mod object;
 pub mod objects;
-mod parts;
+pub mod parts;
 pub mod policy;
 pub mod proxy;
 pub mod pull;

@@ -8,6 +8,7 @@ use crate::fault::{Fault, Kind};
 use crate::host::surroundings::Surroundings;
 use crate::image::blob::{Blob, Transfer};
 use crate::image::connection::Connection;
+use crate::image::parts::{Parts, Registry};
 use crate::image::policy::Policy;
 use crate::image::reference::{ImageReference, Transport};
 use crate::image::retry::Limits;
@@ -16,7 +17,7 @@ use oci_spec::image::{Digest, ImageConfiguration, ImageManifest, MediaType};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Completes when a blob was delivered in full and verified; awaited after the reader ended.
 pub type Driver = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
@@ -63,6 +64,7 @@ pub struct ImageSource {
     raw_manifest: Vec<u8>,
     manifest: ImageManifest,
     layers: Vec<SourceLayer>,
+    registry: OnceLock<Option<Arc<Registry>>>,
 }
 
 impl ImageSource {
@@ -95,6 +97,7 @@ impl ImageSource {
             raw_manifest: opened.raw_manifest,
             manifest: opened.manifest,
             layers: opened.layers,
+            registry: OnceLock::new(),
         })
     }
 
@@ -151,6 +154,25 @@ impl ImageSource {
         };
         let driver = Box::pin(async move { task.await.context("Fetching a layer")? });
         Ok((blob, driver))
+    }
+
+    /// Returns how single ranges of a blob are read, or nothing for an image that is in no registry or in a blocked one.
+    ///
+    /// `size` is the blob's size in bytes. Nothing is asked over the network yet, so that ranges can be had shows with
+    /// the first one. Fails when the configuration of registries, credentials or certificates cannot be read. Any number
+    /// of blobs and ranges may be under way at once, from plain threads; connections and logins are shared.
+    pub fn parts(&self, digest: &Digest, size: u64) -> Result<Option<Box<dyn Parts>>> {
+        let registry = match self.registry.get() {
+            Some(registry) => registry,
+            None => {
+                let reference = self.connection.reference();
+                let registry = Registry::of(reference, self.connection.options())?;
+                self.registry.get_or_init(|| registry.map(Arc::new))
+            }
+        };
+        Ok(registry
+            .as_ref()
+            .map(|registry| -> Box<dyn Parts> { Box::new(registry.blob(digest, size)) }))
     }
 
     /// Closes the image and lets skopeo end.

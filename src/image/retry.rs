@@ -83,6 +83,18 @@ impl Attempts {
 
     /// Takes note of a failed attempt: waits when another one is due, else returns the error.
     pub(crate) async fn failed(&mut self, failure: Failure) -> Result<()> {
+        tokio::time::sleep(self.pause(failure)?).await;
+        Ok(())
+    }
+
+    /// Does on a plain thread what [`Attempts::failed`] does.
+    pub(crate) fn failed_on_thread(&mut self, failure: Failure) -> Result<()> {
+        std::thread::sleep(self.pause(failure)?);
+        Ok(())
+    }
+
+    /// Returns how long to wait before the next attempt, or the error when none is due.
+    fn pause(&mut self, failure: Failure) -> Result<Duration> {
         self.made += 1;
         match failure {
             Failure::Transient(error) if self.made < self.allowed => {
@@ -91,8 +103,7 @@ impl Attempts {
                     "attempt {} failed, trying again in {pause:?}: {error:#}",
                     self.made
                 );
-                tokio::time::sleep(pause).await;
-                Ok(())
+                Ok(pause)
             }
             Failure::Transient(error) | Failure::Final(error) => Err(error),
         }

@@ -51,6 +51,7 @@ mod layers_requests;
 mod layers_updates;
 mod lint;
 mod package;
+mod parts;
 mod policy;
 mod prepare;
 mod progress_terminal;

@@ -88,6 +88,17 @@ impl Home {
         write(directory.join("ca.crt"), text);
     }
 
+    /// Shows a registry this certificate as the client's own.
+    pub fn identify(&self, location: &str, certificate: &super::registry::Certificate) {
+        let directory = self.path().join(".config/containers/certs.d").join(location);
+        for (file, name) in [
+            (certificate.file(), "client.cert"),
+            (certificate.key(), "client.key"),
+        ] {
+            write(directory.join(name), std::fs::read(file).expect("certificate"));
+        }
+    }
+
     /// Gives podman and skopeo a storage of their own below the home directory.
     ///
     /// The plain `vfs` driver needs no mounts, so it works wherever the tests run.

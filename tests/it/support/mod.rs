@@ -18,6 +18,7 @@
 //! - [`registry`]: a real docker-registry on loopback, with or without password and TLS;
 //! - [`relay`]: a TCP relay before a registry that counts requests, breaks off or hangs;
 //! - [`repo`]: temporary OSTree repositories and sysroots, `ostree fsck` and refs;
+//! - [`scripted`]: a web server that answers as a test says, rightly or not, and remembers what it was asked;
 //! - [`terminal`]: a real terminal (tmux) in which the program runs, and what stands on it;
 //! - [`keys`]: a GnuPG key made for the test, and simple signing.
 
@@ -53,6 +54,7 @@ pub mod raw_bus;
 pub mod registry;
 pub mod relay;
 pub mod repo;
+pub mod scripted;
 pub mod service;
 pub mod terminal;
 pub mod web;

@@ -22,6 +22,8 @@ pub struct Setup<'a> {
     pub login: Option<(&'a str, &'a str)>,
     /// The certificate it serves TLS with; plain http without one.
     pub certificate: Option<&'a Certificate>,
+    /// The authority that clients must show a certificate of; needs a certificate of its own.
+    pub client_authority: Option<&'a Certificate>,
 }
 
 impl Registry {
@@ -45,6 +47,9 @@ impl Registry {
                 certificate.file().display(),
                 certificate.key().display()
             );
+        }
+        if let Some(authority) = setup.client_authority {
+            configuration += &format!("    clientcas:\n      - {}\n", authority.file().display());
         }
         if let Some((user, password)) = setup.login {
             let entry = run("htpasswd", ["-nbB", user, password]);
