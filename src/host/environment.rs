@@ -5,7 +5,7 @@
 
 use crate::fault::{Fault, Kind};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One sign that the machine runs from OSTree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +177,16 @@ pub fn user_name(id: u32) -> Option<String> {
         let name = fields.next()?;
         let found = fields.nth(1)?.parse() == Ok(id);
         found.then(|| name.to_owned())
+    })
+}
+
+/// Returns the home directory that `/etc/passwd` of this machine gives a user id.
+pub fn user_home(id: u32) -> Option<PathBuf> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.nth(2)?.parse() == Ok(id);
+        found.then(|| fields.nth(2).map(PathBuf::from)).flatten()
     })
 }
 

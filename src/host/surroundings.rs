@@ -4,6 +4,7 @@
 //! The same values decide what this program reads (the signature policy, credentials) and are handed to skopeo,
 //! so that both always look at the same files. Tests make their own instead of changing the process environment.
 
+use crate::host::environment;
 use crate::host::runner::Cmd;
 use cap_std_ext::cmdext::CapStdExtCommandExt;
 use std::ffi::{OsStr, OsString};
@@ -70,6 +71,12 @@ impl Surroundings {
             .map(PathBuf::from)
     }
 
+    /// Returns the home directory: `HOME`, which a service of the system has not got, or the user's in `/etc/passwd`.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.path("HOME")
+            .or_else(|| environment::user_home(rustix::process::getuid().as_raw()))
+    }
+
     /// Returns a command with these surroundings, to be run to its end.
     pub fn cmd(&self, program: impl AsRef<OsStr>) -> Cmd {
         let mut cmd = Cmd::new(program);
@@ -101,5 +108,21 @@ impl Surroundings {
         }
         command.lifecycle_bind_to_parent_thread();
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_has_the_home_of_its_user() {
+        let with = Surroundings::below_home("/somewhere");
+        assert_eq!(with.home(), Some(PathBuf::from("/somewhere")));
+        let without = with.with("HOME", "");
+        let expected = rustix::process::getuid()
+            .is_root()
+            .then(|| PathBuf::from("/root"));
+        assert!(expected.is_none() || without.home() == expected);
     }
 }

@@ -132,7 +132,7 @@ fn podman_places(surroundings: &Surroundings) -> Vec<PathBuf> {
             rustix::process::getuid().as_raw()
         )),
     };
-    let home = surroundings.path("HOME");
+    let home = surroundings.home();
     let configuration = surroundings
         .path("XDG_CONFIG_HOME")
         .or_else(|| home.as_ref().map(|home| home.join(".config")));

@@ -67,7 +67,7 @@ impl Policy {
     pub fn load_in(surroundings: &Surroundings) -> Result<Self> {
         let named = surroundings.path("CONTAINERS_POLICY_JSON");
         let own = surroundings
-            .path("HOME")
+            .home()
             .map(|home| home.join(".config/containers/policy.json"));
         let places = match named {
             Some(named) => vec![named],

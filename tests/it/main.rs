@@ -52,6 +52,7 @@ mod layers_updates;
 mod lint;
 mod package;
 mod parts;
+mod parts_hostile;
 mod policy;
 mod prepare;
 mod progress_terminal;

@@ -35,7 +35,8 @@ impl Authorities {
             .iter()
             .filter_map(|folder| std::fs::read_dir(folder).ok())
             .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()));
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|file| !is_alias(file));
         let mut known = HashSet::new();
         let system = std::iter::once(file)
             .chain(in_folders)
@@ -44,7 +45,7 @@ impl Authorities {
             .flat_map(|text| certificates(&text))
             .filter(|certificate| known.insert(certificate.der().to_vec()))
             .collect();
-        let home = surroundings.path("HOME");
+        let home = surroundings.home();
         let folders = home
             .map(|home| home.join(".config/containers/certs.d"))
             .into_iter()
@@ -91,6 +92,11 @@ impl Authorities {
             .disable_verification(insecure)
             .build())
     }
+}
+
+/// Returns whether a file is a link to another one of its folder: each authority has one by its hash as well.
+fn is_alias(file: &Path) -> bool {
+    std::fs::read_link(file).is_ok_and(|target| target.components().count() == 1)
 }
 
 fn certificates(text: &[u8]) -> Vec<Certificate<'static>> {

@@ -131,4 +131,11 @@ mod tests {
             assert_eq!(first(headers.iter().copied()), expected, "{headers:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_registry_writes_is_read_to_its_end(header in "[ ,=\"\\\\a-zé]{0,60}") {
+            first([header.as_str()].into_iter());
+        }
+    }
 }

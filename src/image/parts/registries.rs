@@ -79,7 +79,7 @@ impl Registries {
     /// Fails with a fault that names the file when one does not parse, or has the format before version 2.
     pub(super) fn load(surroundings: &Surroundings) -> Result<Self> {
         let own = surroundings
-            .path("HOME")
+            .home()
             .map(|home| home.join(".config/containers/registries.conf"));
         let system = PathBuf::from("/etc/containers/registries.conf");
         let main = match surroundings.path("CONTAINERS_REGISTRIES_CONF") {

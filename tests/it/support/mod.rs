@@ -15,6 +15,7 @@
 //! - [`layer`], [`image`]: OCI images written without podman, whole and damaged ones;
 //! - [`machine`]: a scratch sysroot that follows images of a registry, and the program under test;
 //! - [`paused`]: the program stopped at a checkpoint;
+//! - [`ranges`]: images of one layer, of which single ranges are read;
 //! - [`registry`]: a real docker-registry on loopback, with or without password and TLS;
 //! - [`relay`]: a TCP relay before a registry that counts requests, breaks off or hangs;
 //! - [`repo`]: temporary OSTree repositories and sysroots, `ostree fsck` and refs;
@@ -50,6 +51,7 @@ pub mod package;
 pub mod paused;
 pub mod plain_root;
 pub mod polkit;
+pub mod ranges;
 pub mod raw_bus;
 pub mod registry;
 pub mod relay;
