@@ -173,20 +173,21 @@ impl Transfer {
         }
     }
 
-    /// Delivers the blob from a local file.
-    pub(crate) async fn read_file(mut self, file: std::fs::File) -> Result<()> {
+    /// Delivers the blob from a local file; blocks.
+    pub(crate) fn read_file(mut self, mut file: std::fs::File) -> Result<()> {
         let length = file.metadata()?.len();
         if length != self.size {
             return Err(self.wrong_size(&length.to_string()).into());
         }
-        let mut file = tokio::fs::File::from_std(file);
         while self.delivered < self.size {
             let mut buffer = self.feed.buffer();
-            let count = file.read(&mut buffer).await?;
+            let count = io::Read::read(&mut file, &mut buffer)?;
             if count == 0 {
                 return Err(self.wrong_size(&self.delivered.to_string()).into());
             }
-            self.deliver(buffer, 0, count).await?;
+            self.take_in(&mut buffer, 0, count);
+            let sent = self.feed.sender.blocking_send(buffer);
+            sent.map_err(|_| self.unread())?;
         }
         self.verify().map_err(Into::into)
     }
@@ -309,18 +310,25 @@ impl Transfer {
     }
 
     async fn deliver(&mut self, mut buffer: Vec<u8>, first: usize, last: usize) -> Result<(), Fault> {
+        self.take_in(&mut buffer, first, last);
+        self.feed.sender.send(buffer).await.map_err(|_| self.unread())
+    }
+
+    /// Counts and hashes `buffer[first..last]` and leaves nothing else in the buffer.
+    fn take_in(&mut self, buffer: &mut Vec<u8>, first: usize, last: usize) {
         self.hasher.update(&buffer[first..last]);
         self.delivered += (last - first) as u64;
         buffer.truncate(last);
         if first > 0 {
             buffer.drain(..first);
         }
-        self.feed.sender.send(buffer).await.map_err(|_| {
-            Fault::new(
-                Kind::Cancelled,
-                format!("Nobody reads the layer {} any more", self.digest),
-            )
-        })
+    }
+
+    fn unread(&self) -> Fault {
+        Fault::new(
+            Kind::Cancelled,
+            format!("Nobody reads the layer {} any more", self.digest),
+        )
     }
 
     fn verify(&self) -> Result<(), Fault> {

@@ -3,6 +3,7 @@
 //! This runs in a thread of its own, beside the one that reads the archive: inflating and storing cost about the
 //! same. A few blocks travel between the two and back, so memory stays flat whatever a layer inflates to.
 
+use super::gzip::Gzip;
 use crate::fault::{Fault, Kind};
 use anyhow::Result;
 use sha2::{Digest, Sha256};
@@ -106,7 +107,7 @@ fn pump(
     // The first bytes tell the truth; media types are known to lie.
     let start = compressed.fill_buf()?;
     let mut inflater: Box<dyn Read + '_> = if start.starts_with(&[0x1f, 0x8b]) {
-        Box::new(flate2::bufread::MultiGzDecoder::new(&mut compressed))
+        Box::new(Gzip::new(&mut compressed))
     } else if is_zstd(start) {
         let mut decoder = zstd::stream::read::Decoder::with_buffer(&mut compressed)?;
         decoder.window_log_max(ZSTD_WINDOW)?;

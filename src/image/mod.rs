@@ -11,6 +11,7 @@ mod encapsulated;
 mod entry;
 mod fetch;
 pub mod gc;
+mod gzip;
 mod header;
 mod inflate;
 mod known;

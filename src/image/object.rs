@@ -24,6 +24,10 @@ const EXTENSION_FILE: &str = "file";
 /// The attribute in which a `bare-user` repository keeps what the file itself cannot carry.
 const BARE_USER_ATTRIBUTE: &str = "user.ostreemeta";
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o775);
+/// A file of this size is sent on its way to the disk at once; smaller ones go together when all is written.
+const WRITTEN_EARLY: u64 = 64 * 1024;
+/// So much of a large file is sent to the disk at a time.
+const WRITTEN_AT_ONCE: u64 = 8 * 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
@@ -44,6 +48,8 @@ pub struct ObjectStore {
     next_name: AtomicU64,
     staged_bytes: AtomicU64,
     staged_objects: AtomicU64,
+    /// Whether what is written has to reach the disk.
+    durable: bool,
     /// Writers share it; whoever moves objects has it alone.
     moving: RwLock<()>,
     space: Space,
@@ -76,6 +82,7 @@ impl ObjectStore {
             next_name: AtomicU64::new(0),
             staged_bytes: AtomicU64::new(0),
             staged_objects: AtomicU64::new(0),
+            durable: !repo.is_disable_fsync(),
             moving: RwLock::new(()),
             space: Space::of(repo)?,
         })
@@ -325,6 +332,8 @@ impl ObjectStore {
                         file: file.into(),
                         name: None,
                         size: 0,
+                        waiting: 0,
+                        durable: self.durable,
                     });
                 }
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
@@ -341,6 +350,8 @@ impl ObjectStore {
             file: file.into(),
             name: Some(name),
             size: 0,
+            waiting: 0,
+            durable: self.durable,
         })
     }
 
@@ -371,6 +382,9 @@ impl ObjectStore {
     /// Gives a finished file its name among the staged objects; it was complete before, so the name can be trusted.
     fn seal(&self, file: StagedFile, path: &str, checksum: &Checksum) -> Result<()> {
         self.make_folder(checksum)?;
+        if file.size >= WRITTEN_EARLY {
+            file.begin_writing()?;
+        }
         let outcome = match &file.name {
             Some(name) => rustix::fs::renameat(&self.staging, name, &self.staging, path),
             None => self.link(&file.file, path),
@@ -479,12 +493,33 @@ struct StagedFile {
     /// Its temporary name, on a file system that has no files without one.
     name: Option<String>,
     size: u64,
+    /// Bytes that nobody has told the kernel to write yet.
+    waiting: u64,
+    durable: bool,
 }
 
 impl StagedFile {
     fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
         self.size += bytes.len() as u64;
-        self.file.write_all(bytes).context("Writing an object")
+        self.waiting += bytes.len() as u64;
+        self.file.write_all(bytes).context("Writing an object")?;
+        if self.waiting >= WRITTEN_AT_ONCE {
+            self.begin_writing()?;
+            self.waiting = 0;
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel begin to write what it holds of the file, and waits for nothing.
+    ///
+    /// Left alone it begins after half a minute, and all of an import would have to be waited for at its end.
+    fn begin_writing(&self) -> Result<()> {
+        if self.durable {
+            // Linux begins to write dirty pages before it finds that it cannot drop them.
+            rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)
+                .context("Beginning to write an object to the disk")?;
+        }
+        Ok(())
     }
 }
 

@@ -149,7 +149,7 @@ impl ImageSource {
         let connection = Arc::clone(&self.connection);
         let manifest_digest = self.manifest_digest.clone();
         let task = match self.local_blob(digest)? {
-            Some(file) => tokio::spawn(transfer.read_file(file)),
+            Some(file) => tokio::task::spawn_blocking(move || transfer.read_file(file)),
             None => tokio::spawn(async move { connection.transfer(transfer, &manifest_digest).await }),
         };
         let driver = Box::pin(async move { task.await.context("Fetching a layer")? });
