@@ -6,7 +6,7 @@
 
 use super::commit::{self, Commit};
 use super::object::ObjectStore;
-use super::store;
+use super::store::{self, StoredImage};
 use crate::tree::{Directory, Metadata};
 use anyhow::{Context, Result};
 use ostree_ext::{ostree, refescape};
@@ -36,6 +36,15 @@ pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
         });
     }
     chain
+}
+
+/// Returns whether the merges of an image have their ref, which other software that imports images does not set.
+pub(super) fn are_kept(repo: &ostree::Repo, image: &StoredImage) -> Result<bool> {
+    let is_ours = Commit::load(repo, &image.commit)?.importer() == Some(super::IMPORTER_VERSION.to_owned());
+    Ok(!is_ours
+        || repo
+            .resolve_rev(&ref_name(&image.manifest_digest)?, true)?
+            .is_some())
 }
 
 /// Returns whether the merge of the first `count` of `all` layers is worth keeping.

@@ -210,6 +210,10 @@ impl Pull<'_> {
         transaction
             .commit(gio::Cancellable::NONE)
             .context("Committing the transaction")?;
+        if !self.repo.is_disable_fsync() {
+            // libostree flushes the content of each ref before it gives it its name, and never the name.
+            rustix::fs::syncfs(self.repo.dfd_borrow()).context("Flushing the refs")?;
+        }
         checkpoint::reach("import-published")?;
         if let Err(error) = scratch.remove() {
             tracing::warn!("{error:#}");

@@ -111,14 +111,16 @@ pub(super) fn whole_layer(repo: &ostree::Repo, digest: &str) -> Result<Option<St
     }
 }
 
-/// Returns whether an image and all its layers are stored, and none of them is known to lack objects.
+/// Returns whether an image and all its layers are stored with what their import keeps, and none is known to lack objects.
+///
+/// An import that was cut off while its refs were written may have set any of them.
 pub(super) fn is_whole(repo: &ostree::Repo, image: &StoredImage) -> Result<bool> {
     for layer in image.manifest.layers() {
         if whole_layer(repo, layer.digest().as_ref())?.is_none() {
             return Ok(false);
         }
     }
-    commit::is_whole(repo, &image.commit)
+    Ok(merged::are_kept(repo, image)? && commit::is_whole(repo, &image.commit)?)
 }
 
 /// Returns the ref that holds the merges of the first layers of the image with this manifest.

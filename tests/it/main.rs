@@ -54,6 +54,7 @@ mod package;
 mod parts;
 mod parts_hostile;
 mod policy;
+mod power_cut;
 mod prepare;
 mod progress_terminal;
 mod provision;

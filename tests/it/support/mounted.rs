@@ -39,6 +39,15 @@ impl Mounted {
         }
     }
 
+    /// Mounts the file system in the file `image`, which stays the caller's.
+    pub fn image(place: &Path, image: &Path) -> Self {
+        run("mount", [Path::new("-oloop"), image, place]);
+        Self {
+            place: place.to_owned(),
+            _disk: None,
+        }
+    }
+
     /// Mounts it again with other options.
     pub fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
