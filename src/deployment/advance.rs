@@ -10,6 +10,7 @@ use crate::deployment::staging::{self, NewDeployment, Published};
 use crate::deployment::sysroot::{Host, WriteLock};
 use crate::fault::{Fault, Kind};
 use crate::image::content::CommitTree;
+use crate::image::gc::Scope;
 use crate::image::pull::{self, PullOptions};
 use crate::image::reference::ImageReference;
 use crate::image::store::{self, StoredImage};
@@ -315,7 +316,7 @@ pub fn later_than(host: &Host, current: &ostree::Deployment, created: Option<&st
 /// Removes what is no longer needed after a success that a failure here must not turn into an error.
 pub fn clean(lock: &WriteLock<'_>, report: &dyn Report) {
     let step = report.step("Removing what is no longer needed");
-    match prune::clean(lock) {
+    match prune::clean(lock, Scope::Changes) {
         Ok(freed) if freed.images > 0 || freed.layers > 0 => step.done(&format!(
             "Removed {} and {}, {} in {}",
             counted(freed.images as u64, "image"),

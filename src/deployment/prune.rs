@@ -8,7 +8,7 @@
 use crate::deployment::live;
 use crate::deployment::origin::Origin;
 use crate::deployment::sysroot::{Host, WriteLock};
-use crate::image::gc::{self, Collected};
+use crate::image::gc::{self, Collected, Scope};
 use crate::layer::{record, stage};
 use anyhow::{Context, Result};
 use fn_error_context::context;
@@ -57,6 +57,7 @@ pub fn protect(lock: &WriteLock<'_>) -> Result<()> {
         repo.set_ref_immediate(None, &name, Some(commit), gio::Cancellable::NONE)
             .with_context(|| format!("Setting {name}"))?;
     }
+    gc::note(&repo, stale.iter().map(|name| known[*name].as_str()));
     for name in stale {
         repo.set_ref_immediate(None, name, None, gio::Cancellable::NONE)
             .with_context(|| format!("Removing {name}"))?;
@@ -78,7 +79,7 @@ pub fn sweep(lock: &WriteLock<'_>) -> Result<()> {
 ///
 /// What an interrupted run left behind goes too. Fails with everything that is still needed in place.
 #[context("Removing what is no longer needed")]
-pub fn clean(lock: &WriteLock<'_>) -> Result<Collected> {
+pub fn clean(lock: &WriteLock<'_>, scope: Scope) -> Result<Collected> {
     let host = lock.host();
     forget_directories(host)?;
     protect(lock)?;
@@ -95,7 +96,7 @@ pub fn clean(lock: &WriteLock<'_>) -> Result<Collected> {
             }
         }
     }
-    gc::collect(&host.repo(), &references, &commits)
+    gc::collect(&host.repo(), &references, &commits, scope)
 }
 
 fn forget_directories(host: &Host) -> Result<()> {

@@ -7,6 +7,7 @@
 use super::assemble::{Assembly, Publication};
 use super::commit::{self, ImageFacts};
 use super::fetch;
+use super::gc;
 use super::known::Layers;
 use super::layer::Layer;
 use super::merged;
@@ -370,6 +371,7 @@ impl Pull<'_> {
             // Whatever it lacked before, everything it names was stored or is here.
             self.repo.mark_commit_partial(commit, false)?;
         }
+        gc::note(self.repo, refs.values().map(String::as_str));
         Ok(commit)
     }
 }

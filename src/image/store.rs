@@ -4,6 +4,7 @@
 //! other's images: a ref for each image and for each layer, and manifest and configuration in the image's commit.
 
 use super::commit::{self, Commit, KEY_CONFIG, KEY_MANIFEST, KEY_MANIFEST_DIGEST};
+use super::gc;
 use super::merged;
 use super::reference::{IMAGE_REF_PREFIX, ImageReference};
 use anyhow::{Context, Result};
@@ -177,9 +178,10 @@ pub fn list(repo: &ostree::Repo) -> Result<Vec<(String, Result<StoredImage>)>> {
 #[context("Removing the image {reference}")]
 pub fn remove(repo: &ostree::Repo, reference: &ImageReference) -> Result<bool> {
     let name = reference.store_ref()?;
-    if repo.resolve_rev(&name, true)?.is_none() {
+    let Some(commit) = repo.resolve_rev(&name, true)? else {
         return Ok(false);
-    }
+    };
+    gc::note(repo, [commit.as_str()]);
     repo.set_ref_immediate(None, &name, None, gio::Cancellable::NONE)?;
     Ok(true)
 }

@@ -5,6 +5,7 @@ use super::stage::Stage;
 use super::upper;
 use crate::host::folder;
 use crate::image::commit::{self, Commit};
+use crate::image::gc;
 use crate::image::object::ObjectStore;
 use anyhow::{Context, Result};
 use fn_error_context::context;
@@ -38,6 +39,7 @@ pub fn commit(repo: &ostree::Repo, base: &str, stage: &Stage, record: &Record) -
         (KEY_RECORD, serde_json::to_string(record)?),
     ]);
     let name = commit::write_derived(repo, &below, base, added, &root)?;
+    gc::note(repo, [name.as_str()]);
     transaction
         .commit(gio::Cancellable::NONE)
         .context("Committing the transaction")?;

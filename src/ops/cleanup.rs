@@ -5,6 +5,7 @@ use crate::deployment::prune;
 use crate::deployment::staging;
 use crate::deployment::sysroot::Host;
 use crate::fault::{Fault, Kind};
+use crate::image::gc::Scope;
 use crate::layer::places::Places;
 use crate::layer::refresh;
 use crate::ops::{Outcome, Target};
@@ -62,7 +63,7 @@ pub fn run(host: &Host, options: &Options, report: &dyn Report) -> Result<Outcom
         staging::reorder(&lock, &after)?;
     }
     if dropped > 0 || options.base {
-        let freed = prune::clean(&lock)?;
+        let freed = prune::clean(&lock, Scope::Everything)?;
         forget::forget_unused(&lock)?;
         report.note(&format!(
             "Removed {} images and {} layers ({} objects, {} bytes).",

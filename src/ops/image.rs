@@ -3,7 +3,7 @@
 use crate::deployment::prune;
 use crate::fault::{Fault, Kind};
 use crate::image::commit::Commit;
-use crate::image::gc::{self, Collected};
+use crate::image::gc::{self, Collected, Scope};
 use crate::image::policy::Policy;
 use crate::image::pull::{self, PullOptions, Pulled};
 use crate::image::reference::{self, ImageReference};
@@ -139,19 +139,19 @@ pub fn remove(store: &Store, named: &Named, report: &dyn Report) -> Result<Colle
     if !store::remove(&store.repo(), &reference)? {
         return Err(missing(&reference).into());
     }
-    collect(store)
+    collect(store, Scope::Changes)
 }
 
-/// Removes layers and objects that no stored image and no deployment needs.
+/// Removes layers and objects that no stored image and no deployment needs, also those that no image ever had.
 pub fn prune(store: &Store, unneeded: &Unneeded, report: &dyn Report) -> Result<Collected> {
     let lock = store.lock("image prune", unneeded.target.patience(), report)?;
     if let Some(lock) = &lock {
         prune::protect(lock)?;
     }
-    collect(store)
+    collect(store, Scope::Everything)
 }
 
-fn collect(store: &Store) -> Result<Collected> {
+fn collect(store: &Store, scope: Scope) -> Result<Collected> {
     let repo = store.repo();
     let mut references = Vec::new();
     for (name, _) in store::list(&repo)? {
@@ -165,7 +165,7 @@ fn collect(store: &Store) -> Result<Collected> {
             .map(|deployment| deployment.csum().to_string())
             .collect(),
     };
-    gc::collect(&repo, &references, &commits)
+    gc::collect(&repo, &references, &commits, scope)
 }
 
 /// A name is looked up the same whatever signature rule it was imported under.

@@ -5,6 +5,7 @@
 //! when they are touched and written when they changed, so a small change to a large tree stays small.
 
 mod checksum;
+mod children;
 mod difference;
 mod directory;
 mod merge;
@@ -12,6 +13,7 @@ mod metadata;
 mod variant;
 
 pub use checksum::Checksum;
+pub use children::Children;
 pub use difference::Change;
 pub use directory::{Directory, Entries, Found, MetadataKind, Objects};
 pub use merge::{OPAQUE, WHITEOUT_PREFIX};

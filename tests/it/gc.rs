@@ -10,7 +10,8 @@ use crate::support::home::Home;
 use crate::support::image::{Image, OciImage};
 use crate::support::layer::Layer;
 use crate::support::repo::TestRepo;
-use apt_ostree::image::{gc, store};
+use apt_ostree::image::gc::{self, Scope};
+use apt_ostree::image::store;
 
 fn version(directory: &std::path::Path, name: &str) -> OciImage {
     Image::bootable("base")
@@ -43,13 +44,13 @@ fn only_what_is_needed_stays() {
     ]);
     let handle = repo.open();
     let keep = [three.reference().parse().unwrap()];
-    let collected = gc::collect(&handle, &keep, &[]).unwrap();
+    let collected = gc::collect(&handle, &keep, &[], Scope::Changes).unwrap();
     assert_eq!((collected.images, collected.layers), (2, 0));
     assert_eq!(layers(&repo), 4);
     repo.assert_sound();
 
     repo.ostree(&["refs", "--delete", "ostree/0/1/0"]);
-    let collected = gc::collect(&handle, &keep, &[]).unwrap();
+    let collected = gc::collect(&handle, &keep, &[], Scope::Changes).unwrap();
     assert_eq!((collected.images, collected.layers), (0, 1));
     assert!(
         collected.objects > 0 && collected.bytes > 100_000,
@@ -61,14 +62,19 @@ fn only_what_is_needed_stays() {
     repo.ostree(&["refs", "--delete", "ostree/container/baseimage/apt-ostree/0"]);
     repo.ostree(&["refs", "--create=kept", &second.image.commit]);
     assert_eq!(
-        gc::collect(&handle, &[], std::slice::from_ref(&second.image.commit))
-            .unwrap()
-            .layers,
+        gc::collect(
+            &handle,
+            &[],
+            std::slice::from_ref(&second.image.commit),
+            Scope::Changes
+        )
+        .unwrap()
+        .layers,
         1
     );
     assert_eq!(layers(&repo), 2);
     repo.ostree(&["refs", "--delete", "kept"]);
-    assert_eq!(gc::collect(&handle, &[], &[]).unwrap().layers, 2);
+    assert_eq!(gc::collect(&handle, &[], &[], Scope::Changes).unwrap().layers, 2);
     assert!(repo.refs().is_empty(), "{:?}", repo.refs());
     assert!(!repo.ostree(&["fsck"]).contains("corrupt"));
 }
@@ -88,7 +94,7 @@ fn an_unreadable_image_keeps_all_layers() {
         "--add-metadata-string=ostree.manifest=broken",
     ]);
     let keep = [image.reference().parse().unwrap()];
-    let collected = gc::collect(&repo.open(), &keep, &[]).unwrap();
+    let collected = gc::collect(&repo.open(), &keep, &[], Scope::Changes).unwrap();
     assert_eq!((collected.images, collected.layers), (1, 0));
     assert!(layers(&repo) == 3);
     repo.assert_sound();

@@ -68,8 +68,14 @@ fn other_software_reads_the_images() {
         (stored.version().as_deref(), stored.history().len()),
         (Some("7"), 2)
     );
-    let kept = gc::collect(&handle, &[image.reference().parse().unwrap()], &[]).unwrap();
-    assert_eq!((kept.images, kept.layers), (0, 0));
+    let kept = gc::collect(
+        &handle,
+        &[image.reference().parse().unwrap()],
+        &[],
+        gc::Scope::Changes,
+    )
+    .unwrap();
+    assert_eq!((kept.images, kept.layers, kept.objects), (0, 0, 0));
     repo.assert_sound();
 }
 

@@ -10,6 +10,7 @@ use crate::support::layered::Layering;
 use crate::support::package::Package;
 use apt_ostree::deployment::prune;
 use apt_ostree::deployment::sysroot::{Host, Patience};
+use apt_ostree::image::gc::Scope;
 use apt_ostree::image::store;
 use apt_ostree::report::Silent;
 use std::path::PathBuf;
@@ -58,7 +59,7 @@ fn the_image_below_a_layer_outlives_every_collection() {
     }
     let host = Host::open(Some(debian.sysroot.path()), "cleanup", true).unwrap();
     let lock = host.lock("cleanup", Patience::Fail, &Silent).unwrap();
-    prune::clean(&lock).unwrap();
+    prune::clean(&lock, Scope::Changes).unwrap();
     let held = debian.ostree(&["refs", "--list", "ostree/container/baseimage/apt-ostree"]);
     assert_eq!(held.lines().count(), 2, "{held}");
     let image = store::query_commit(&debian.repo(), &debian.commit).unwrap();
@@ -97,7 +98,7 @@ fn the_image_below_a_layer_outlives_every_collection() {
     debian.sysroot.admin("undeploy", &["0"]);
     let host = Host::open(Some(debian.sysroot.path()), "cleanup", true).unwrap();
     let lock = host.lock("cleanup", Patience::Fail, &Silent).unwrap();
-    prune::clean(&lock).unwrap();
+    prune::clean(&lock, Scope::Changes).unwrap();
     assert_eq!(layers(&debian), 0);
     assert_eq!(
         debian.ostree(&["refs", "--list", "ostree/container/baseimage/apt-ostree"]),

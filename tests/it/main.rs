@@ -23,6 +23,7 @@ mod fsck_booted;
 mod fsck_deployments;
 mod fsck_packages;
 mod gc;
+mod gc_changes;
 mod generated;
 mod help;
 mod history;

@@ -39,6 +39,7 @@ pub mod crowd;
 pub mod debian;
 pub mod debian_machine;
 pub mod desktop;
+pub mod forest;
 pub mod fuse_file;
 pub mod home;
 pub mod image;
