@@ -70,8 +70,6 @@ impl Header {
             }
         }
         let kind = match block[156] {
-            // Before POSIX a directory was a file whose name ends in a slash.
-            b'\0' | b'0' | b'7' if path.ends_with(b"/") && block[156] != b'7' => EntryKind::Directory,
             b'\0' | b'0' | b'7' => EntryKind::Regular,
             b'1' => EntryKind::Hardlink,
             b'2' => EntryKind::Symlink,

@@ -110,9 +110,11 @@ impl<'a> Reader<'a> {
         let record = |key: &str| pax.get(key.as_bytes());
         if let Some(path) = record("path").or(long_name.as_ref()) {
             header.path.clone_from(path);
-            if header.kind == EntryKind::Regular && header.path.ends_with(b"/") {
-                header.kind = EntryKind::Directory;
-            }
+        }
+        // Before POSIX a directory was a file whose name ends in a slash; a long name that is cut off in the header may
+        // end in one as well, so this is about the whole name.
+        if header.kind == EntryKind::Regular && header.path.ends_with(b"/") {
+            header.kind = EntryKind::Directory;
         }
         if let Some(link) = record("linkpath").or(long_link.as_ref()) {
             header.link.clone_from(link);

@@ -181,3 +181,18 @@ fn an_upgrade_that_reuses_a_merge_equals_a_fresh_import() {
         upgraded.image.commit
     );
 }
+
+#[test]
+fn a_long_name_may_have_a_slash_where_the_header_cuts_it_off() {
+    let (home, repo, directory) = (Home::new(), TestRepo::new(), tempfile::tempdir().unwrap());
+    let folder = format!("usr/{}", "n".repeat(95));
+    let name = format!("{folder}/file");
+    assert_eq!(&name[99..100], "/");
+    let layer = Layer::new()
+        .file(&name, 0o644, "content")
+        .file("usr/next", 0o644, "next");
+    let image = Image::bootable("1").layer(layer).write(directory.path(), "latest");
+    let pulled = import(&home, &repo, &image).unwrap();
+    let content = repo.ostree(&["cat", &pulled.image.commit, &format!("/{name}"), "/usr/next"]);
+    assert_eq!(content, "contentnext");
+}
