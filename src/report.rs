@@ -24,6 +24,8 @@ pub enum Event {
         work: Vec<Work>,
     },
     /// How far the current step is in one of its units; never falls, and never passes the total.
+    ///
+    /// The total may become another one: of a layer that is here in part, less is to be fetched than was thought.
     Progress {
         /// What is counted.
         unit: Unit,
@@ -171,7 +173,7 @@ impl dyn Report + '_ {
         });
         Step {
             report: self,
-            work: work.to_owned(),
+            work: Mutex::new(work.to_owned()),
             counts: Mutex::default(),
             begun: Instant::now(),
         }
@@ -181,7 +183,7 @@ impl dyn Report + '_ {
 /// A step that has begun; may be told of from several threads.
 pub struct Step<'a> {
     report: &'a dyn Report,
-    work: Vec<Work>,
+    work: Mutex<Vec<Work>>,
     counts: Mutex<BTreeMap<Unit, u64>>,
     begun: Instant,
 }
@@ -189,12 +191,29 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// Reports that `more` of `unit` are done; what goes beyond the total that was told is not counted.
     pub fn advance(&self, unit: Unit, more: u64) {
-        let Some(work) = self.work.iter().find(|work| work.unit == unit) else {
+        self.tell(unit, |_| {}, more);
+    }
+
+    /// Reports that `less` of `unit` are to be done than was told; what is done already is not taken back.
+    pub fn expect_less(&self, unit: Unit, less: u64) {
+        self.tell(unit, |total| *total = total.saturating_sub(less), 0);
+    }
+
+    /// Reports that `more` of `unit` are to be done than was told.
+    pub fn expect_more(&self, unit: Unit, more: u64) {
+        self.tell(unit, |total| *total = total.saturating_add(more), 0);
+    }
+
+    fn tell(&self, unit: Unit, change: impl FnOnce(&mut u64), more: u64) {
+        // Told under the lock, so that no thread tells an older number after a newer one.
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(work) = work.iter_mut().find(|work| work.unit == unit) else {
             return;
         };
-        // Told under the lock, so that no thread tells an older number after a newer one.
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let done = counts.entry(unit).or_default();
+        change(&mut work.total);
+        work.total = work.total.max(*done);
         *done = done.saturating_add(more).min(work.total);
         self.report.event(Event::Progress {
             unit,
@@ -215,7 +234,7 @@ impl Step<'_> {
         self.report.event(Event::Done {
             text: text.to_owned(),
             milliseconds: milliseconds(self.begun.elapsed()),
-            work: self.work,
+            work: self.work.into_inner().unwrap_or_else(PoisonError::into_inner),
         });
     }
 }
@@ -243,6 +262,12 @@ impl<'a> Item<'a> {
             total,
             told: Mutex::default(),
         }
+    }
+
+    /// Returns how many bytes were not told to be here.
+    pub fn left(&self) -> u64 {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        self.total - told.0
     }
 
     /// Takes note that `done` bytes are here.

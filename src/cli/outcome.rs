@@ -48,11 +48,14 @@ pub(crate) fn finish(outcome: &Outcome, after: After, context: &mut Context<'_>)
         Outcome::Pulled(pulled) => {
             writeln!(context.out, "Imported: {}", pulled.image.manifest_digest)?;
             writeln!(context.out, "  Commit: {}", pulled.image.commit)?;
+            let mut bytes = HumanBytes(pulled.bytes_fetched).to_string();
+            if pulled.bytes_fetched < pulled.bytes_of_layers {
+                bytes += &format!(" of {}", HumanBytes(pulled.bytes_of_layers));
+            }
             writeln!(
                 context.out,
-                "  Layers fetched: {} ({})",
-                pulled.layers_fetched,
-                HumanBytes(pulled.bytes_fetched)
+                "  Layers fetched: {} ({bytes})",
+                pulled.layers_fetched
             )?;
         }
         Outcome::Checked(checkup) => return fsck::print(checkup, after.json, context.out),

@@ -2,6 +2,7 @@
 //!
 //! Each layer in flight owns a fixed number of blocks, so the number of layers at once bounds the memory.
 
+use super::chunked::{self, Annotated, Capture, Index, Rebuilt};
 use super::inflate::{Expected, Transfer};
 use super::layer::{self, Layer};
 use super::object::ObjectStore;
@@ -26,6 +27,19 @@ pub(super) struct Wanted {
     pub(super) expected: Expected,
     /// What to ask the source for.
     pub(super) source: SourceLayer,
+    /// Where its table of contents is, in a zstd:chunked layer.
+    pub(super) annotated: Option<Annotated>,
+}
+
+/// A layer that is in the store now.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// The layer.
+    pub(super) layer: Layer,
+    /// Which of its content is where, for a zstd:chunked layer.
+    pub(super) index: Option<Vec<u8>>,
+    /// Bytes that were fetched for it.
+    pub(super) received: u64,
 }
 
 /// Fetches layers into the store and hands each finished one to `done`, on the calling thread.
@@ -34,10 +48,11 @@ pub(super) struct Wanted {
 pub(super) fn fetch(
     source: &ImageSource,
     runtime: &Handle,
+    indexes: &[Index],
     mut wanted: Vec<Wanted>,
     store: &ObjectStore,
     step: &Step<'_>,
-    mut done: impl FnMut(&Wanted, Layer) -> Result<()>,
+    mut done: impl FnMut(&Wanted, Fetched) -> Result<()>,
 ) -> Result<()> {
     wanted.sort_by_key(|wanted| std::cmp::Reverse(wanted.source.size));
     let workers = std::thread::available_parallelism()
@@ -60,7 +75,7 @@ pub(super) fn fetch(
                         let Ok(Some(wanted)) = next else {
                             return;
                         };
-                        let outcome = fetch_one(source, runtime, &wanted, store, step, stop);
+                        let outcome = fetch_one(source, runtime, indexes, &wanted, store, step, stop);
                         if sender.send((wanted, outcome)).is_err() {
                             return;
                         }
@@ -75,7 +90,7 @@ pub(super) fn fetch(
                 // Layers that stop now stop because of the first failure.
                 continue;
             }
-            if let Err(error) = outcome.and_then(|layer| done(&wanted, layer)) {
+            if let Err(error) = outcome.and_then(|fetched| done(&wanted, fetched)) {
                 stop.store(true, Ordering::Relaxed);
                 failure = Some(error);
             }
@@ -84,14 +99,41 @@ pub(super) fn fetch(
     })
 }
 
+/// Fetches a layer: what the repository lacks of it where that can be, else all of it.
 fn fetch_one(
     source: &ImageSource,
     runtime: &Handle,
+    indexes: &[Index],
     wanted: &Wanted,
     store: &ObjectStore,
     step: &Step<'_>,
     stop: &AtomicBool,
-) -> Result<Layer> {
+) -> Result<Fetched> {
+    let mut received = 0;
+    if chunked::is_candidate(wanted, indexes) {
+        let around = chunked::Surroundings {
+            indexes,
+            store,
+            step,
+            stop,
+        };
+        let size = wanted.source.size;
+        match source.parts(&wanted.source.digest, size) {
+            Ok(Some(parts)) => {
+                let rebuilt = chunked::rebuild(wanted, &*parts, &around)?;
+                received = parts.received();
+                if let Some(Rebuilt { layer, index }) = rebuilt {
+                    return Ok(Fetched {
+                        layer,
+                        index,
+                        received,
+                    });
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::info!("layer {} is fetched whole: {error:#}", wanted.expected.digest),
+        }
+    }
     let (blob, driver) = runtime.block_on(source.blob(&wanted.source.digest, wanted.source.size))?;
     let mut transfer = SourceTransfer {
         blob,
@@ -101,7 +143,19 @@ fn fetch_one(
     };
     let item = Item::new(step, &wanted.expected.digest, wanted.source.size);
     let progress = |done: u64| item.reached(done);
-    layer::import(&mut transfer, &wanted.expected, store, &progress)
+    let size = wanted.source.size;
+    let mut transfer = Capture::new(&mut transfer, wanted.annotated.as_ref(), size);
+    let layer = layer::import(&mut transfer, &wanted.expected, store, &progress)?;
+    let toc = transfer.into_kept();
+    let index = wanted
+        .annotated
+        .as_ref()
+        .and_then(|annotated| chunked::index_of(&toc, annotated, size, &layer.root));
+    Ok(Fetched {
+        layer,
+        index,
+        received: received + size,
+    })
 }
 
 /// A blob of the source, read by a plain thread.

@@ -16,7 +16,7 @@ pub(super) const BLOCK_SIZE: usize = 256 * 1024;
 pub(super) const BLOCKS_WAITING: usize = 24;
 
 /// The largest window a zstd frame may ask for, as a power of two: what `zstd -d` allows as well.
-const ZSTD_WINDOW: u32 = 27;
+pub(super) const ZSTD_WINDOW: u32 = 27;
 
 /// The bytes of a blob as they come from the source.
 pub(super) trait Transfer: Read + Send {

@@ -1,5 +1,6 @@
 //! Which layers of an image are here already, and which have to be fetched.
 
+use super::chunked::Annotated;
 use super::commit::Commit;
 use super::encapsulated;
 use super::fetch::Wanted;
@@ -83,7 +84,12 @@ impl Layers {
                     continue;
                 }
             }
+            // Annotations are of the blob in the registry, and podman's storage hands out another one.
+            let annotated = (offered.digest == *layer.digest())
+                .then(|| Annotated::of(layer))
+                .flatten();
             layers.wanted.push(Wanted {
+                annotated,
                 expected: Expected {
                     digest,
                     diff_id: diff_id.clone(),

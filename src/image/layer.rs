@@ -10,7 +10,7 @@ use super::scratch::LayerTraits;
 use crate::tree::{Checksum, Directory, Entries, Metadata, WHITEOUT_PREFIX};
 use anyhow::{Context, Result};
 use std::collections::HashMap;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
@@ -34,10 +34,23 @@ pub(super) fn import(
     store: &ObjectStore,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Layer> {
+    import_from(expected, store, |blocks, spare| {
+        inflate::inflate(blob, expected, blocks, spare, progress)
+    })
+}
+
+/// Imports a layer from whatever sends the blocks of its archive, in a thread of its own.
+///
+/// Fails as [`import`] does, and with the sender's error before any other.
+pub(super) fn import_from(
+    expected: &Expected,
+    store: &ObjectStore,
+    send: impl FnOnce(SyncSender<Vec<u8>>, Receiver<Vec<u8>>) -> Result<Inflated> + Send,
+) -> Result<Layer> {
     let (block_sender, blocks) = mpsc::sync_channel(inflate::BLOCKS_WAITING);
     let (spare_sender, spare) = mpsc::channel();
     let (inflated, unpacked) = std::thread::scope(|scope| {
-        let inflater = scope.spawn(move || inflate::inflate(blob, expected, block_sender, spare, progress));
+        let inflater = scope.spawn(move || send(block_sender, spare));
         let archive = Archive::new(blocks, spare_sender);
         let unpacked = match expected.is_ostree {
             true => encapsulated::unpack(archive, &expected.digest, store),
@@ -329,7 +342,8 @@ impl Unpacker<'_> {
     }
 }
 
-fn find_file(root: &Directory, path: &str) -> Option<Checksum> {
+/// Finds a file in a tree that is in memory.
+pub(super) fn find_file(root: &Directory, path: &str) -> Option<Checksum> {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let mut entries = root.loaded()?;
     for name in folder.split('/').filter(|name| !name.is_empty()) {

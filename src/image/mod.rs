@@ -2,6 +2,7 @@
 
 mod assemble;
 pub mod blob;
+mod chunked;
 pub mod commit;
 mod connection;
 pub mod content;

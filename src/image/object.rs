@@ -108,6 +108,20 @@ impl ObjectStore {
         self.has(checksum, kind.extension())
     }
 
+    /// Opens the object of a regular file for reading what the file holds.
+    pub fn open_file(&self, checksum: &Checksum) -> Result<File> {
+        let path = object_path(checksum, EXTENSION_FILE);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        for place in [&self.objects, &self.staging] {
+            match rustix::fs::openat(place, &path, flags, Mode::empty()) {
+                Ok(file) => return Ok(file.into()),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error).with_context(|| format!("Opening the object {path}")),
+            }
+        }
+        anyhow::bail!("The object {path} is missing")
+    }
+
     /// Returns whether the object is a regular file without content.
     pub fn is_empty_file(&self, checksum: &Checksum) -> Result<bool> {
         let path = object_path(checksum, EXTENSION_FILE);

@@ -5,8 +5,9 @@
 //! layers that were finished.
 
 use super::assemble::{Assembly, Publication};
+use super::chunked::{self, Index};
 use super::commit::{self, ImageFacts};
-use super::fetch;
+use super::fetch::{self, Fetched};
 use super::gc;
 use super::known::Layers;
 use super::layer::Layer;
@@ -20,7 +21,7 @@ use super::space;
 use super::store::{self, StoredImage};
 use crate::fault::{Fault, Kind};
 use crate::host::checkpoint;
-use crate::report::{Report, Unit, Work, counted};
+use crate::report::{self, Report, Unit, Work, counted};
 use anyhow::{Context, Result};
 use fn_error_context::context;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
@@ -39,6 +40,8 @@ pub struct PullOptions {
     pub require_bootable: bool,
     /// Refuse an image without exactly one kernel.
     pub require_kernel: bool,
+    /// Fetch layers whole, also those of which most is here.
+    pub whole_layers: bool,
     /// Policy, credentials and patience.
     pub source: SourceOptions,
 }
@@ -54,6 +57,9 @@ pub struct Pulled {
     pub layers_fetched: usize,
     /// Bytes that were fetched for them.
     pub bytes_fetched: u64,
+    /// Bytes that these layers have; more than were fetched where parts of them were here.
+    #[serde(default)]
+    pub bytes_of_layers: u64,
 }
 
 /// An image as its source describes it.
@@ -157,6 +163,7 @@ impl Pull<'_> {
                     unchanged: true,
                     layers_fetched: 0,
                     bytes_fetched: 0,
+                    bytes_of_layers: 0,
                 });
             }
             Ok(_) => {}
@@ -180,7 +187,7 @@ impl Pull<'_> {
             .space()
             .require(bytes, &format!("{}", self.reference))
             .and_then(|()| self.fetch(&mut layers, &store, &mut scratch))
-            .and_then(|()| {
+            .and_then(|received| {
                 let step = self.report.step("Merging layers");
                 let assembly = Assembly {
                     repo: self.repo,
@@ -190,10 +197,10 @@ impl Pull<'_> {
                 };
                 let publication = assembly.merge(&config, &mut layers)?;
                 step.done("Merged layers");
-                Ok(publication)
+                Ok((publication, received))
             });
-        let publication = match outcome.map_err(space::explain_full_disk) {
-            Ok(publication) => publication,
+        let (publication, received) = match outcome.map_err(space::explain_full_disk) {
+            Ok(done) => done,
             Err(error) => {
                 drop(transaction);
                 if Fault::find(&error).is_some_and(|fault| fault.kind == Kind::NoSpace) {
@@ -207,7 +214,7 @@ impl Pull<'_> {
         checkpoint::reach("import-before-publish")?;
         let step = self.report.step("Storing the image");
         store.publish(!self.repo.is_disable_fsync())?;
-        let commit = self.set_refs(&config, &raw_config, &layers, &publication)?;
+        let commit = self.set_refs(&config, &raw_config, &layers, &publication, &scratch)?;
         transaction
             .commit(gio::Cancellable::NONE)
             .context("Committing the transaction")?;
@@ -229,7 +236,8 @@ impl Pull<'_> {
             },
             unchanged: false,
             layers_fetched: count,
-            bytes_fetched: bytes,
+            bytes_fetched: received,
+            bytes_of_layers: bytes,
         })
     }
 
@@ -241,16 +249,20 @@ impl Pull<'_> {
         Ok(())
     }
 
-    fn fetch(&self, layers: &mut Layers, store: &ObjectStore, scratch: &mut Scratch) -> Result<()> {
+    /// Fetches the layers that are not here, and returns how many bytes came.
+    fn fetch(&self, layers: &mut Layers, store: &ObjectStore, scratch: &mut Scratch) -> Result<u64> {
         let wanted = std::mem::take(&mut layers.wanted);
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let count = wanted.len();
+        let indexes = self.indexes(&wanted);
+        let bytes: u64 = wanted.iter().map(|wanted| wanted.source.size).sum();
+        let mut received = 0;
         let step = self.report.begin(
             "Fetching layers",
             &[
-                Work::new(Unit::Bytes, wanted.iter().map(|wanted| wanted.source.size).sum()),
+                Work::new(Unit::Bytes, bytes),
                 Work::new(Unit::Layers, count as u64),
             ],
         );
@@ -259,11 +271,17 @@ impl Pull<'_> {
         fetch::fetch(
             self.source,
             self.runtime.handle(),
+            &indexes,
             wanted,
             store,
             &step,
-            |wanted, layer| {
+            |wanted, fetched| {
+                let Fetched { layer, index, .. } = fetched;
                 let Layer { root, traits, commit } = layer;
+                received += fetched.received;
+                if let Some(index) = index {
+                    scratch.keep_index(&wanted.expected.diff_id, &index)?;
+                }
                 let record = LayerRecord {
                     diff_id: wanted.expected.diff_id.clone(),
                     tree: root.tree().context("A layer was not stored")?.to_string(),
@@ -289,8 +307,23 @@ impl Pull<'_> {
                 Ok(())
             },
         )?;
-        step.done(&format!("Fetched {}", counted(count as u64, "layer")));
-        Ok(())
+        let layers = counted(count as u64, "layer");
+        step.done(&match received < bytes {
+            true => format!("Fetched what is new in {layers} of {}", report::size(bytes)),
+            false => format!("Fetched {layers}"),
+        });
+        Ok(received)
+    }
+
+    /// Returns what is known of the content in the repository, where layers can be made of it.
+    fn indexes(&self, wanted: &[fetch::Wanted]) -> Vec<Index> {
+        if self.options.whole_layers || wanted.iter().all(|wanted| wanted.annotated.is_none()) {
+            return Vec::new();
+        }
+        chunked::load_all(self.repo).unwrap_or_else(|error| {
+            tracing::warn!("layers are fetched whole: {error:#}");
+            Vec::new()
+        })
     }
 
     /// Publishes finished layers of a large image, each under its own ref, so that nothing can undo them.
@@ -320,6 +353,7 @@ impl Pull<'_> {
         raw_config: &[u8],
         layers: &Layers,
         publication: &Publication,
+        scratch: &Scratch,
     ) -> Result<String> {
         let manifest = self.source.manifest();
         let manifest_digest = self.source.manifest_digest();
@@ -346,7 +380,13 @@ impl Pull<'_> {
             }
             let commit = match (layers.commits.get(diff_id), layers.records.get(diff_id)) {
                 (Some(commit), _) => commit.clone(),
-                (None, Some(record)) => commit::write_layer(self.repo, record)?,
+                (None, Some(record)) => {
+                    let commit = commit::write_layer(self.repo, record)?;
+                    if let Some(index) = scratch.index(diff_id)? {
+                        chunked::attach(self.repo, &commit, &index)?;
+                    }
+                    commit
+                }
                 (None, None) => anyhow::bail!("The layer {diff_id} is neither stored nor fetched"),
             };
             refs.insert(store::layer_ref(layer.digest().as_ref()), commit);

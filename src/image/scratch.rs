@@ -1,14 +1,16 @@
 //! The folder in which an import collects objects, so that a killed import can go on where it stopped.
 //!
-//! It lies in the repository's `tmp/`, holds `objects/` and a journal with one line for each finished layer, and
-//! is locked by the process that uses it. What a killed process wrote is complete as long as the kernel lives; after
+//! It lies in the repository's `tmp/`, holds `objects/`, content indexes and a journal with one line for each finished
+//! layer, and is locked by the process that uses it. What a killed process wrote is complete as long as the kernel lives; after
 //! a restart of the machine nobody knows what reached the disk, so a folder of another boot is thrown away.
 
 use crate::host::{folder, process};
+use crate::tree::Checksum;
 use anyhow::Result;
 use fn_error_context::context;
 use ostree_ext::ostree;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -163,8 +165,43 @@ impl Scratch {
         Ok(())
     }
 
+    /// Keeps the content index of a layer until its commit is written.
+    #[context("Keeping a content index")]
+    pub fn keep_index(&self, diff_id: &str, index: &[u8]) -> Result<()> {
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let mut file = File::from(rustix::fs::openat(
+            &self.folder,
+            index_name(diff_id),
+            flags,
+            mode,
+        )?);
+        file.write_all(index)?;
+        Ok(())
+    }
+
+    /// Returns the content index that was kept for a layer; one that was cut off is none of a known form.
+    #[context("Reading a content index")]
+    pub fn index(&self, diff_id: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match rustix::fs::openat(&self.folder, index_name(diff_id), flags, Mode::empty()) {
+            Ok(file) => {
+                let mut bytes = Vec::new();
+                File::from(file).read_to_end(&mut bytes)?;
+                Ok(Some(bytes))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Removes the folder: its objects are published, or cannot be used.
     pub fn remove(self) -> Result<()> {
         folder::remove_tree(self.temporary.as_fd(), &self.name)
     }
+}
+
+/// Returns the name of a file for the index of a layer; a diff id is whatever the configuration of an image says.
+fn index_name(diff_id: &str) -> String {
+    format!("index-{}", Checksum::of(diff_id.as_bytes()))
 }

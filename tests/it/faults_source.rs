@@ -45,6 +45,7 @@ impl Scene {
             require_bootable: true,
             require_kernel: true,
             source: self.home.options(),
+            ..PullOptions::default()
         };
         pull(&self.repo.open(), &reference.parse()?, &options, &Silent)
     }

@@ -168,6 +168,7 @@ fn images_for_something_else() {
         require_bootable: true,
         require_kernel: true,
         source: home.options(),
+        ..PullOptions::default()
     };
     let plain = Layer::new().file("usr/x", 0o644, "x");
     let unlabelled = Image::new()

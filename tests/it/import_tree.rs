@@ -191,7 +191,9 @@ fn a_long_name_may_have_a_slash_where_the_header_cuts_it_off() {
     let layer = Layer::new()
         .file(&name, 0o644, "content")
         .file("usr/next", 0o644, "next");
-    let image = Image::bootable("1").layer(layer).write(directory.path(), "latest");
+    let image = Image::bootable("1")
+        .layer(layer)
+        .write(directory.path(), "latest");
     let pulled = import(&home, &repo, &image).unwrap();
     let content = repo.ostree(&["cat", &pulled.image.commit, &format!("/{name}"), "/usr/next"]);
     assert_eq!(content, "contentnext");

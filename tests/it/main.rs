@@ -52,6 +52,7 @@ mod layers_requests;
 mod layers_updates;
 mod lint;
 mod package;
+mod partial;
 mod parts;
 mod parts_hostile;
 mod policy;

@@ -77,6 +77,7 @@ impl Stage {
                 let count = self.counts.iter_mut().find(|count| count.unit == *unit);
                 if let Some(count) = count {
                     count.done = (*done).min(*total);
+                    count.total = *total;
                 }
                 if *unit == Unit::Bytes {
                     self.sample(now, *done);

@@ -157,6 +157,7 @@ fn import(template: &Path, reference: &str) {
         require_bootable: true,
         require_kernel: true,
         source: home.options(),
+        ..PullOptions::default()
     };
     let reference: ImageReference = reference.parse().expect("a reference");
     let pulled = pull(&repo::open(&repository), &reference, &options, &Silent)

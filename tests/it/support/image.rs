@@ -129,7 +129,12 @@ impl Image {
                     Some(Damage::Missing) => std::fs::remove_file(&file).expect("blob"),
                     Some(Damage::TruncatedInside) | None => {}
                 }
-                json!({ "mediaType": layer.packing.media_type(), "digest": digest, "size": size })
+                let mut listed =
+                    json!({ "mediaType": layer.packing.media_type(), "digest": digest, "size": size });
+                if !layer.annotations.is_empty() {
+                    listed["annotations"] = json!(layer.annotations);
+                }
+                listed
             })
             .collect();
         let diff_ids: Vec<&str> = self

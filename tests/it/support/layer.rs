@@ -1,5 +1,6 @@
 //! Layers: tar archives with whatever a test needs in them, good and bad.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use tar::{Builder, EntryType, Header};
 
@@ -172,6 +173,11 @@ impl Layer {
         self.tar.append(&header, data).expect("long name");
     }
 
+    /// Returns the plain tar.
+    pub fn tar(self) -> Vec<u8> {
+        self.tar.into_inner().expect("tar")
+    }
+
     /// Returns the plain tar and the packed bytes.
     pub fn finish(self) -> PackedLayer {
         let tar = self.tar.into_inner().expect("tar");
@@ -187,6 +193,8 @@ pub struct PackedLayer {
     pub data: Vec<u8>,
     /// How they are packed.
     pub packing: Packing,
+    /// Annotations for the manifest.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl PackedLayer {
@@ -206,6 +214,7 @@ impl PackedLayer {
             diff_id,
             data,
             packing,
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -224,6 +233,7 @@ impl PackedLayer {
             diff_id: super::image::sha256(b"nobody computes this"),
             data,
             packing: Packing::Zstd,
+            annotations: BTreeMap::new(),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! - [`bus`], [`polkit`], [`service`]: a message bus, who authorises on it, and the service with clients of any user;
 //! - [`booted`]: the program on a host that takes itself for booted;
 //! - [`checkup`]: what `fsck` says about a host that was damaged on purpose;
+//! - [`chunked`]: zstd:chunked layers, honest ones and ones that lie;
 //! - [`crowd`], [`raw_bus`], [`load`]: many readers of the service, clients that keep to no rule, and what a process uses;
 //! - [`debian`]: a copy of the real bootable Debian image in a sysroot, and a place to layer on it;
 //! - [`installation`]: plans made by hand and their run on that image;
@@ -35,6 +36,7 @@ pub mod base;
 pub mod booted;
 pub mod bus;
 pub mod checkup;
+pub mod chunked;
 pub mod crowd;
 pub mod debian;
 pub mod debian_machine;
