@@ -7,6 +7,7 @@ mod archive_solve;
 mod archive_support;
 mod archive_verbs;
 mod automatic;
+mod bench;
 mod build;
 mod cli_source;
 mod coming_from_rpm_ostree;

@@ -1,0 +1,1 @@
+"""What `hack/bench import` is made of: one subject a file, the cases in `cases`."""
