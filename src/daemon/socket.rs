@@ -13,7 +13,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as PlainMutex, PoisonError};
 use std::time::Duration;
 use tempfile::NamedTempFile;
@@ -62,19 +62,31 @@ pub(super) fn make(run_dir: &Path) -> Result<SocketFile> {
     Ok(socket)
 }
 
-/// Removes the sockets that a service left behind which was killed.
-pub(super) fn clean(run_dir: &Path) -> Result<()> {
+/// Returns the sockets that are there: before a service serves anybody, those of services before it.
+pub(super) fn list(run_dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(run_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("Reading {}", run_dir.display()))?,
     };
+    let mut sockets = Vec::new();
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("transaction-") && name.ends_with(".sock") {
-            std::fs::remove_file(entry.path())
-                .with_context(|| format!("Removing {}", entry.path().display()))?;
+            sockets.push(entry.path());
+        }
+    }
+    Ok(sockets)
+}
+
+/// Removes the sockets that a service left behind which was killed.
+pub(super) fn remove(sockets: &[PathBuf]) -> Result<()> {
+    for socket in sockets {
+        match std::fs::remove_file(socket) {
+            // Their service was about to end, and has removed it itself.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.with_context(|| format!("Removing {}", socket.display()))?,
         }
     }
     Ok(())

@@ -44,9 +44,11 @@ pub(super) async fn run(arguments: &Arguments) -> Result<()> {
         arguments.run_dir.clone(),
         config,
     ));
+    // Looked up before anybody can ask for a socket, and removed when no other service has them.
+    let left_sockets = socket::list(&arguments.run_dir)?;
     announce::publish(&service).await?;
     take_name(&bus).await?;
-    socket::clean(&arguments.run_dir)?;
+    socket::remove(&left_sockets)?;
     let sysroot = arguments.sysroot.clone();
     tokio::task::spawn_blocking(move || close_interrupted(sysroot.as_deref()));
     let changes = tokio::spawn(follow_changes(Arc::clone(&service)));
