@@ -8,7 +8,7 @@
 use crate::support::chunked::Chunked;
 use crate::support::home::Home;
 use crate::support::image::Image;
-use crate::support::layer::{Layer, PackedLayer};
+use crate::support::layer::{self, Layer, PackedLayer};
 use crate::support::registry::Registry;
 use crate::support::repo::TestRepo;
 use apt_ostree::fault::{Fault, Kind};
@@ -132,17 +132,7 @@ fn repo() -> TestRepo {
 
 /// Bytes that do not compress; equal seeds make equal bytes.
 fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    })
-    .take(size.div_ceil(8))
-    .flatten()
-    .take(size)
-    .collect()
+    layer::noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, size)
 }
 
 fn common(layer: Layer) -> Layer {

@@ -67,20 +67,10 @@ impl Layer {
 
     /// Adds a file of `size` bytes that differ from file to file and do not compress well.
     pub fn noise(self, name: &str, size: usize) -> Self {
-        let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15u64, |state, byte| {
+        let seed = name.bytes().fold(0x9e37_79b9_7f4a_7c15u64, |state, byte| {
             (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
-        let content: Vec<u8> = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        })
-        .take(size.div_ceil(8))
-        .flatten()
-        .take(size)
-        .collect();
-        self.file(name, 0o644, content)
+        self.file(name, 0o644, noise(seed, size))
     }
 
     /// Adds a symbolic link.
@@ -236,4 +226,19 @@ impl PackedLayer {
             annotations: BTreeMap::new(),
         }
     }
+}
+
+/// Returns bytes that do not compress; equal seeds, which are not zero, make equal bytes.
+pub fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .take(size.div_ceil(8))
+    .flatten()
+    .take(size)
+    .collect()
 }
